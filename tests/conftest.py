@@ -1,0 +1,51 @@
+"""What needs more than this machine has is skipped and listed; under CRYPTOALGO_CI=1 it fails instead."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CI = os.environ.get("CRYPTOALGO_CI") == "1"
+
+
+def _missing(what: str, remedy: str) -> None:
+    message = f"{what} is missing: {remedy}"
+    if CI:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    "The folder of recorded market data named by CRYPTOALGO_DATA."
+    path = Path(os.environ.get("CRYPTOALGO_DATA", ROOT.parent / "shared" / "data")).resolve()
+    if not path.is_dir():
+        _missing(f"recorded market data ({path})", "name its folder in CRYPTOALGO_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference():
+    "`reference(name)` is the entry of that name in the file named by CRYPTOALGO_REFERENCE."
+    path = Path(os.environ.get("CRYPTOALGO_REFERENCE", ROOT.parent / "shared" / "reference" / "statistics.json"))
+    if not path.is_file():
+        _missing(f"reference numbers ({path})", "name their file in CRYPTOALGO_REFERENCE")
+    entries = {e["name"]: e for e in json.loads(path.read_text())["entries"]}
+    return entries.__getitem__
+
+
+@pytest.fixture(scope="session")
+def close_to():
+    "`close_to(actual, expected, tolerance)`: |a - e| <= tolerance * max(1, |e|), elementwise; null is NaN."
+
+    def check(actual, expected, tolerance) -> bool:
+        a = np.asarray(actual, dtype=float)
+        e = np.asarray([np.nan if x is None else x for x in np.ravel(np.asarray(expected, dtype=object))], dtype=float)
+        e = e.reshape(np.shape(expected))
+        both_nan = np.isnan(a) & np.isnan(e)
+        return bool(np.all(both_nan | (np.abs(a - e) <= tolerance * np.maximum(1.0, np.abs(e)))))
+
+    return check
