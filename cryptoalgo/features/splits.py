@@ -127,7 +127,7 @@ def _at_least(value: int, least: int, name: str, why: str) -> None:
     if value < least:
         raise InputError(f"{name} = {value}: {why}; use {least} or more")
 
-# %% ../../nbs/2_features/27_splits.ipynb #5db29070
+# %% ../../nbs/2_features/27_splits.ipynb #43908c0b
 @dataclass(frozen=True)
 class WalkForward:
     "Test blocks in a row, each trained on what was known before it."
@@ -166,7 +166,7 @@ class WalkForward:
                              "or mend the hole")
         past = x.opens < begin
         if self.mode == "sliding":
-            past &= x.opens >= begin - embargo - window
+            past &= x.opens >= x.opens[start] - embargo - window
         return _fold(k, x, past, (Span(int(start), int(stop)),), embargo, embargo)
 
 # %% ../../nbs/2_features/27_splits.ipynb #37593f81
