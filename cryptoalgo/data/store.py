@@ -113,7 +113,7 @@ def _engine(url: sa.URL, wait_s: float) -> sa.Engine:
 
     return engine
 
-# %% ../../nbs/1_data/11_store.ipynb #46e7a3bb
+# %% ../../nbs/1_data/11_store.ipynb #7122cec6
 class UpsertResult(NamedTuple):
     "What one upsert did, in rows, and the times whose values were revised."
     inserted: int
@@ -175,13 +175,17 @@ class StoreBase:
             with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                 yield connection
 
+    def _holds_data(self) -> bool:
+        "Whether there is a database with our tables; asking creates nothing."
+        with self._named_trouble():
+            return (self._file is None or self._file.exists()) and sa.inspect(self.engine).has_table("series")
+
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with self._named_trouble():
-            if (self._file and not self._file.exists()) or not sa.inspect(self.engine).has_table("series"):
-                raise InputError(f"{self.name}: holds no market data; run `cryptoalgo ingest --from FILES` first")
-            with self.engine.connect() as connection:
-                yield connection
+        if not self._holds_data():
+            raise InputError(f"{self.name}: holds no market data; run `cryptoalgo ingest --from FILES` first")
+        with self._named_trouble(), self.engine.connect() as connection:
+            yield connection
 
 # %% ../../nbs/1_data/11_store.ipynb #3862328e
 def _insert_new_series(connection: sa.Connection, key: SeriesKey) -> None:
@@ -288,7 +292,7 @@ class StoreWrites(StoreBase):
             connection.execute(sa.update(table).where(table.c.series_id == series_id, table.c.event_time == int(row["event_time"]))
                                .values(**values, run_id=run_id))
 
-# %% ../../nbs/1_data/11_store.ipynb #aa93788b
+# %% ../../nbs/1_data/11_store.ipynb #fdfc9fdf
 When = str | pd.Timestamp | None
 
 
@@ -366,12 +370,17 @@ class Store(StoreWrites):
             rows: Any = connection.execute(query).mappings().all()
         return pd.DataFrame(rows, columns=table.columns.keys()).drop(columns="series_id").set_index("id")
 
+    def stored(self) -> list[SeriesKey]:
+        "Every stored series; none when there is no database yet."
+        if not self._holds_data():
+            return []
+        with self._reading() as connection:
+            return [SeriesKey(*row) for row in connection.execute(sa.select(*(SERIES.c[n] for n in SeriesKey._fields)))]
+
     def last_run(self, key: SeriesKey) -> Any:
         "The latest ingest of a series as a row, or None: an unchanged file need not be read again."
-        if self._file and not self._file.exists():
+        if not self._holds_data():
             return None
-        with self._named_trouble():
-            assert self._created
-            with self.engine.connect() as connection:
-                match = [SERIES.c[name] == value for name, value in key._asdict().items()]
-                return connection.execute(sa.select(RUNS).join(SERIES).where(*match).order_by(RUNS.c.id.desc()).limit(1)).first()
+        with self._reading() as connection:
+            match = [SERIES.c[name] == value for name, value in key._asdict().items()]
+            return connection.execute(sa.select(RUNS).join(SERIES).where(*match).order_by(RUNS.c.id.desc()).limit(1)).first()
