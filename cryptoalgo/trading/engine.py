@@ -106,18 +106,15 @@ def _rules(configs: Sequence[EngineConfig], symbols: Sequence[str]) -> np.ndarra
         rule["vol_target"], rule["unit"] = size.vol_target, unit
     return rules
 
-# %% ../../nbs/4_trading/42_engine.ipynb #41e99257
+# %% ../../nbs/4_trading/42_engine.ipynb #ede6fcc1
 DECISION_COLUMNS = ("event_time", "symbol", "side", "rank", "vol", "prob")
 
 
-def _times(values: pd.Series) -> np.ndarray:
-    "Open times as int64 ms; numbers are ms, a time without a zone is UTC."
+def _times(values: pd.Series) -> pd.Series:
+    "Open times, UTC; numbers are ms, a time without a zone is UTC, what is no time is NaT."
     if pd.api.types.is_numeric_dtype(values):
-        return values.to_numpy("int64")
-    try:
-        return to_ms(pd.to_datetime(values, utc=True, format=None if values.dtype.kind == "M" else "ISO8601"))
-    except (ValueError, TypeError) as e:
-        raise InputError(f"decisions: event_time is not a time ({e}); use the open time of the deciding bar, UTC") from e
+        return pd.to_datetime(values, unit="ms", utc=True, errors="coerce")
+    return pd.to_datetime(values, utc=True, errors="coerce", format=None if values.dtype.kind == "M" else "ISO8601")
 
 
 def _table(decisions: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
@@ -138,7 +135,9 @@ def _table(decisions: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
     known = dict(zip(prepared.symbols, range(len(prepared.symbols))))
     refuse(~df["symbol"].isin(known), "there are no bars of {symbol}; known: " + ", ".join(prepared.symbols))
     refuse(~df["side"].isin([1, -1]), "side is {side}; it must be 1 (long) or -1 (short)")
-    ms, coin = pd.Series(_times(df["event_time"]), df.index), df["symbol"].map(known).astype("int64")
+    times, coin = _times(df["event_time"]), df["symbol"].map(known).astype("int64")
+    refuse(times.isna(), "event_time is not a time; use the open time of the deciding bar, UTC")
+    ms = pd.Series(to_ms(times), df.index)
     start, step = int(prepared.times[0]), int(prepared.times[1] - prepared.times[0])
     row = ((ms - start) // step).clip(0, len(prepared.times) - 1)
     there = (prepared.times[row] == ms) & (prepared.market.kind[row, coin] != k.ABSENT)

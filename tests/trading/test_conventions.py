@@ -1,0 +1,321 @@
+"""Each convention of the engine by hand: a handful of bars, numbers that can be checked on paper."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryptoalgo.core.errors import InputError
+from cryptoalgo.trading.engine import TRADE_COLUMNS, backtest, daily_returns, read_config, run_files
+
+START = pd.Timestamp("2024-01-01", tz="UTC")
+FLAT = (100.0, 100.0, 100.0, 100.0)
+
+
+def at(hour: float) -> pd.Timestamp:
+    return START + pd.Timedelta(hours=hour)
+
+
+def market(*bars: tuple[float, float, float, float] | None, start: int = 0) -> pd.DataFrame:
+    "Hourly bars of (open, high, low, close); None is a missing bar."
+    rows = {at(start + i): b for i, b in enumerate(bars) if b is not None}
+    df = pd.DataFrame(list(rows.values()), columns=["open", "high", "low", "close"], index=pd.DatetimeIndex(rows, name="event_time"))
+    return df.assign(volume=1.0)
+
+
+def config(**keys):
+    return read_config({"fee_bps": 0, "slippage_bps": 0, "size": {"contracts": 1}} | keys)
+
+
+def orders(*rows: tuple, symbol: str = "X") -> pd.DataFrame:
+    "(hour, side) or (hour, side, vol)."
+    return pd.DataFrame([{"event_time": at(r[0]), "symbol": symbol, "side": r[1], "vol": r[2] if len(r) > 2 else np.nan} for r in rows])
+
+
+def trades_of(bars, decisions, funding=None, **keys):
+    events = pd.DataFrame({"funding_rate": [r for _, r in funding]}, index=pd.DatetimeIndex([at(h) for h, _ in funding])) if funding else None
+    return backtest({"X": bars}, decisions, {"X": events} if funding else None, config(**keys))
+
+
+def only(result) -> dict:
+    assert len(result.trades) == 1
+    return result.trades.iloc[0].to_dict()
+
+
+def test_a_decision_fills_at_the_next_open_made_worse_on_both_sides():
+    bars = market(FLAT, (110, 112, 109, 111), (112, 130, 111, 120))
+    t = only(trades_of(bars, orders((0, 1)), slippage_bps=100, fee_bps=10, max_hold_bars=2))
+    assert (t["decision_time"], t["entry_time"], t["exit_time"], t["exit_reason"]) == (at(0), at(1), at(2), "time")
+    assert (t["entry_ref"], t["exit_ref"]) == (110, 120)
+    assert t["entry_price"] == pytest.approx(111.1) and t["exit_price"] == pytest.approx(118.8)
+    assert (t["gross"], t["slippage"]) == pytest.approx((10, -2.3))
+    assert t["fees"] == pytest.approx(-(111.1 + 118.8) * 0.001) and t["net"] == pytest.approx(10 - 2.3 - 0.2299)
+
+
+def test_a_short_gains_when_the_price_falls_and_is_slipped_the_other_way():
+    t = only(trades_of(market(FLAT, FLAT, (90, 90, 80, 80)), orders((0, -1)), slippage_bps=100, max_hold_bars=2))
+    assert t["entry_price"] == pytest.approx(99) and t["exit_price"] == pytest.approx(80.8)
+    assert t["gross"] == 20 and t["net"] == pytest.approx(18.2)
+
+
+@pytest.mark.parametrize("bar, reason, ref, both", [
+    ((100, 101, 98, 100), "stop_loss", 98, False),  # touching counts
+    ((100, 104, 99, 100), "take_profit", 104, False),
+    ((100, 104, 98, 100), "stop_loss", 98, True),  # the order is unknown: the worse, and flagged
+    ((97, 105, 96, 100), "stop_loss_gap", 97, False),
+    ((105, 106, 97, 100), "take_profit_gap", 105, False),
+    ((98, 100, 98, 100), "stop_loss", 98, False),  # an open on the barrier touches it, it is not beyond
+])
+def test_barriers_of_a_long(bar, reason, ref, both):
+    t = only(trades_of(market(FLAT, FLAT, bar, FLAT), orders((0, 1, 0.02)), vol_mult_sl=1, vol_mult_tp=2))
+    assert (t["exit_reason"], t["exit_ref"], t["both_touched"], t["exit_time"]) == (reason, ref, both, at(2))
+
+
+@pytest.mark.parametrize("bar, reason, ref, both", [
+    ((100, 102, 99, 100), "stop_loss", 102, False),
+    ((100, 101, 96, 100), "take_profit", 96, False),
+    ((100, 102, 96, 100), "stop_loss", 102, True),
+    ((103, 105, 90, 100), "stop_loss_gap", 103, False),
+    ((95, 103, 94, 100), "take_profit_gap", 95, False),
+])
+def test_barriers_of_a_short(bar, reason, ref, both):
+    t = only(trades_of(market(FLAT, FLAT, bar, FLAT), orders((0, -1, 0.02)), vol_mult_sl=1, vol_mult_tp=2))
+    assert (t["exit_reason"], t["exit_ref"], t["both_touched"]) == (reason, ref, both)
+
+
+def test_barriers_act_in_the_entry_bar_and_hang_on_the_fill():
+    t = only(trades_of(market(FLAT, (100, 100, 98.5, 99), FLAT), orders((0, 1, 0.02)), vol_mult_sl=1, slippage_bps=100))
+    assert (t["entry_price"], t["exit_ref"], t["exit_time"]) == (101, pytest.approx(98.98), at(1))
+
+
+def test_the_entry_bar_is_bar_number_one():
+    bars = market(*[FLAT] * 5)
+    assert only(trades_of(bars, orders((0, 1)), max_hold_bars=1))["exit_time"] == at(1)
+    assert only(trades_of(bars, orders((0, 1)), max_hold_bars=3))["exit_time"] == at(3)
+
+
+def test_a_stop_in_the_last_bar_of_holding_comes_before_the_time_exit():
+    assert only(trades_of(market(FLAT, FLAT, (100, 100, 97, 99)), orders((0, 1, 0.02)), vol_mult_sl=1, max_hold_bars=2))["exit_reason"] == "stop_loss"
+
+
+def test_funding_at_an_open_is_paid_by_who_held_before_it():
+    bars = market(FLAT, (200, 200, 200, 200), (300, 300, 300, 300), (400, 400, 400, 400), FLAT)
+    entry, middle = [(1, 0.01)], [(1, 0.01), (2, 0.01)]
+    assert only(trades_of(bars, orders((0, 1)), entry, max_hold_bars=2))["funding"] == 0  # an entry at that open does not pay
+    assert only(trades_of(bars, orders((0, 1)), middle, max_hold_bars=2))["funding"] == pytest.approx(-3)
+    flip = trades_of(bars, orders((0, 1), (2, -1)), [(3, 0.01)], flip_exit=True).trades
+    assert flip["funding"].tolist() == [-4.0, 0.0]  # paid although that open ends the position; the reversal does not
+
+
+def test_a_stamp_inside_a_bar_is_paid_by_who_holds_after_its_open():
+    bars = market(FLAT, (200, 200, 200, 200), (300, 300, 300, 300), (400, 400, 400, 400), FLAT)
+    assert only(trades_of(bars, orders((0, 1)), [(1.5, 0.01)], max_hold_bars=2))["funding"] == pytest.approx(-2)
+    flip = trades_of(bars, orders((0, 1), (2, -1)), [(3.5, 0.01)], flip_exit=True).trades
+    assert flip["funding"].tolist() == [0.0, 4.0]
+    stopped = only(trades_of(market(FLAT, FLAT, (90, 90, 90, 90)), orders((0, 1, 0.02)), [(2.5, 0.01)], vol_mult_sl=1))
+    assert stopped["funding"] == pytest.approx(-0.9) and stopped["exit_reason"] == "stop_loss_gap"  # paid before the gap check
+
+
+def test_funding_goes_on_in_a_filled_bar_at_its_flat_open():
+    t = only(trades_of(market(FLAT, (100, 120, 100, 120), None, FLAT), orders((0, 1)), [(2, 0.01)], max_hold_bars=3))
+    assert t["funding"] == pytest.approx(-1.2) and t["exit_time"] == at(3)
+
+
+def test_what_waits_takes_the_next_real_open():
+    t = only(trades_of(market(FLAT, None, None, (103, 103, 103, 103), FLAT), orders((0, 1)), max_hold_bars=1))
+    assert (t["entry_time"], t["entry_ref"]) == (at(3), 103)
+
+
+def test_a_time_exit_due_on_a_filled_bar_takes_the_next_real_open():
+    t = only(trades_of(market(FLAT, FLAT, None, None, (97, 97, 97, 97)), orders((0, 1, 0.02)), max_hold_bars=2, vol_mult_sl=1))
+    assert (t["exit_time"], t["exit_ref"], t["exit_reason"]) == (at(4), 97, "time")  # waits since bar 2, and comes before the gap check
+
+
+def test_nothing_is_decided_on_a_filled_bar():
+    result = trades_of(market(FLAT, None, FLAT, FLAT), orders((1, 1)))
+    assert len(result.trades) == 0 and result.rejected == {"filled_bar": 1}
+
+
+def test_filled_bars_count_for_sigma_with_return_zero():
+    close = 100 * np.cumprod(np.r_[1.0, np.tile([1.02, 0.99], 15)])
+    bars = market(*[(c, c, c, c) for c in close])
+    holed = bars.drop(index=[at(20), at(21)])
+    filled = close.copy()
+    filled[20:22] = close[19]
+    returns = filled[1:] / filled[:-1] - 1
+    t = only(trades_of(holed, orders((28, 1)), vol_mult_sl=50))
+    assert t["sigma"] == pytest.approx(returns[4:28].std(ddof=1), rel=1e-12)
+
+
+def test_sigma_needs_24_returns_where_a_barrier_needs_sigma():
+    bars = market(*[(100 + i % 3,) * 4 for i in range(40)])
+    assert trades_of(bars, orders((23, 1)), vol_mult_sl=50).rejected == {"no_sigma": 1}
+    assert len(trades_of(bars, orders((24, 1)), vol_mult_sl=50).trades) == 1
+    assert len(trades_of(bars, orders((3, 1))).trades) == 1  # no barrier, no σ needed
+    assert only(trades_of(bars, orders((30, 1, 0.123)), vol_mult_sl=50))["sigma"] == 0.123
+
+
+@pytest.mark.parametrize("cooldown, first", [(0, 3), (1, 4), (3, 6)])
+def test_the_first_usable_decision_is_that_of_the_exit_bar_plus_cooldown(cooldown, first):
+    bars = market(*[FLAT] * 12)  # the trade of bar 1 ends at the close of bar 3: x = 3
+    result = trades_of(bars, orders(*[(h, 1) for h in range(10)]), max_hold_bars=3, cooldown_bars=cooldown)
+    assert result.trades["decision_time"].tolist()[:2] == [at(0), at(first)]
+
+
+def test_flip_reverses_at_one_open_without_cooldown_and_only_leaves_with_one():
+    bars = market(FLAT, FLAT, FLAT, (104, 104, 104, 104), FLAT, FLAT)
+    both = trades_of(bars, orders((0, 1), (2, -1)), flip_exit=True).trades
+    assert both["exit_reason"].tolist() == ["flip", "end_of_data"] and both["side"].tolist() == [1, -1]
+    assert both["exit_time"][0] == both["entry_time"][1] == at(3) and both["gross"].tolist() == [4.0, 4.0]
+    out = trades_of(bars, orders((0, 1), (2, -1)), flip_exit=True, cooldown_bars=1)
+    assert out.trades["exit_reason"].tolist() == ["flip"] and out.rejected == {}
+    assert trades_of(bars, orders((0, 1), (2, -1))).rejected == {"in_position": 1}  # off: dropped
+    assert trades_of(bars, orders((0, 1), (2, 1)), flip_exit=True).rejected == {"in_position": 1}  # same side: dropped
+
+
+def joint(decisions, n=8, **keys):
+    return backtest({s: market(*[FLAT] * n) for s in "ABC"}, decisions, None, config(**keys))
+
+
+def test_the_limit_takes_the_best_ranks_and_ties_by_symbol():
+    d = pd.DataFrame({"event_time": at(0), "symbol": ["A", "B", "C"], "side": 1, "rank": [3, 1, 2]})
+    assert joint(d, max_positions=2).trades["symbol"].tolist() == ["B", "C"]
+    assert joint(d.assign(rank=1), max_positions=2).trades["symbol"].tolist() == ["A", "B"]
+    assert joint(d.drop(columns="rank"), max_positions=1).rejected == {"max_positions": 2}
+
+
+def test_a_position_about_to_leave_still_counts_and_a_reversal_takes_its_place():
+    d = pd.DataFrame({"event_time": [at(0), at(2), at(2)], "symbol": ["A", "A", "B"], "side": [1, -1, 1], "rank": [1, 1, 2]})
+    leaving = joint(d, max_positions=1, flip_exit=True, cooldown_bars=1)
+    assert leaving.trades["symbol"].tolist() == ["A"] and leaving.rejected == {"max_positions": 1}
+    reversing = joint(d, max_positions=1, flip_exit=True)
+    assert reversing.trades[["symbol", "side"]].values.tolist() == [["A", 1], ["A", -1]]
+
+
+def test_a_time_exit_frees_its_place_for_the_decision_at_that_close():
+    d = pd.DataFrame({"event_time": [at(0), at(2)], "symbol": ["A", "B"], "side": 1})
+    assert joint(d, max_positions=1, max_hold_bars=2).trades["symbol"].tolist() == ["A", "B"]
+    assert joint(d, max_positions=1, max_hold_bars=3).rejected == {"max_positions": 1}
+
+
+def test_sizes():
+    bars = market(*[(50.0, 50.0, 50.0, 50.0)] * 5)
+    assert only(trades_of(bars, orders((0, 1)), size={"notional_usd": 1010}, slippage_bps=100))["quantity"] == pytest.approx(20)
+    assert only(trades_of(bars, orders((0, 1)), size={"contracts": 3}, contract_units=0.1))["quantity"] == pytest.approx(0.3)
+    profile = {"profile": True, "position_size": 0.1, "vol_target": 0.02, "leverage": 4}
+    # 10,000 × .1 × 4 × (.02/.016 = 1.25) = 5,000 $ over contracts of 6 × 50 = 300 $: 16 whole ones
+    account = {"initial_equity_usd": 10_000, "contract_units": 6.0, "size": profile}
+    assert only(trades_of(bars, orders((0, 1, 0.016)), **account))["quantity"] == 96
+    assert only(trades_of(bars, orders((0, 1, 1.0)), **account))["quantity"] == 24  # scaled by .3 at least
+    assert trades_of(bars, orders((0, 1, 0.02)), **{**account, "contract_units": 90.0}).rejected == {"size_zero": 1}
+
+
+def test_a_profile_is_sized_on_the_equity_marked_at_the_decision():
+    bars = {"A": market(FLAT, FLAT, (200, 200, 200, 200), FLAT), "B": market(*[FLAT] * 4)}
+    d = pd.DataFrame({"event_time": [at(0), at(2)], "symbol": ["A", "B"], "side": 1, "vol": 0.02})
+    size = {"profile": True, "position_size": 0.5, "vol_target": 0.02, "leverage": 1}
+    t = backtest(bars, d, None, config(size=size, initial_equity_usd=1000.0)).trades
+    assert t["quantity"].tolist() == [5, 7]  # 500 $ of A gain 500 $ by the close of hour 2: half of 1,500 $ buys 7 of B
+
+
+def test_a_minimum_fee_is_per_contract_and_fill():
+    t = only(trades_of(market(*[FLAT] * 4), orders((0, 1)), fee_bps=1, min_fee_usd_per_contract=0.2, contract_units=0.5, size={"contracts": 4}))
+    assert t["fees"] == pytest.approx(-1.6)
+
+
+def test_an_open_position_leaves_at_the_last_real_close():
+    bars = market(FLAT, FLAT, (100, 130, 100, 120), (120, 120, 120, 120)).assign(is_filled=[False, False, False, True])
+    t = only(trades_of(bars, orders((0, 1))))
+    assert (t["exit_reason"], t["exit_time"], t["exit_ref"]) == ("end_of_data", at(2), 120)
+    assert trades_of(market(FLAT, FLAT), orders((1, 1))).rejected == {"end_of_data": 1}
+
+
+def test_equity_is_marked_at_every_close():
+    result = trades_of(market(FLAT, FLAT, (100, 120, 80, 90), (90, 110, 90, 105)), orders((0, 1)), [(2, 0.01)], fee_bps=100, initial_equity_usd=1000)
+    assert result.equity["equity"].tolist() == pytest.approx([1000, 999, 988, 1001.95])
+    assert result.equity["position"].tolist() == [0, 100, 90, 0] and result.equity["n_open"].tolist() == [0, 1, 1, 0]
+    assert result.equity["drawdown"].min() == pytest.approx(-0.012)
+
+
+def test_no_decisions_is_no_trades():
+    result = trades_of(market(FLAT, FLAT), orders().reindex(columns=["event_time", "symbol", "side"]))
+    assert list(result.trades.columns) == TRADE_COLUMNS and result.totals["net"] == 0 and result.rejected == {}
+
+
+def test_daily_returns_keep_flat_days_and_holes():
+    equity = pd.Series([101.0, 102.0, 102.0, 51.0], index=[at(1), at(23), at(30), at(24 * 4)])
+    assert daily_returns(equity, 100.0).tolist() == pytest.approx([0.02, 0, 0, 0, -0.5])
+
+
+GOOD = market(*[FLAT] * 4)
+
+
+@pytest.mark.parametrize("change, says", [
+    (dict(decisions=orders((9, 1))), "no bar opens at that time"),
+    (dict(decisions=orders((0.5, 1))), "no bar opens at that time"),
+    (dict(decisions=orders((0, 2))), "side is 2"),
+    (dict(decisions=orders((0, 1), (0, -1))), "second decision"),
+    (dict(decisions=orders((0, 1), symbol="Y")), "no bars of Y"),
+    (dict(decisions=orders((0, 1, -1.0))), "vol is -1.0"),
+    (dict(decisions=orders((0, 1)).rename(columns={"vol": "vola"})), "did you mean 'vol'"),
+    (dict(decisions=orders((0, 1)).drop(columns="side")), "no column 'side'"),
+    (dict(decisions=orders((0, 1)).assign(event_time="soon")), "event_time is not a time"),
+    (dict(bars={"X": GOOD.assign(close=[100, np.nan, 100, 100])}), "finite prices"),
+    (dict(bars={"X": GOOD.assign(low=101.0)}), "low <= open"),
+    (dict(bars={"X": GOOD.iloc[::-1]}), "sort the bars"),
+    (dict(bars={"X": GOOD.iloc[[0, 0, 1]]}), "drop duplicates"),
+    (dict(bars={"X": GOOD.drop(columns="open")}), "without column open"),
+    (dict(bars={"X": GOOD.iloc[:1]}), "at least two"),
+    (dict(bars={"X": GOOD.assign(is_filled=True)}), "at least one real bar"),
+    (dict(bars={}), "at least one symbol"),
+    (dict(bars={"X": GOOD, "Z": market(*[FLAT] * 4, start=1).set_index(GOOD.index + pd.Timedelta("7min"))}), "one timeframe on one grid"),
+    (dict(funding={"Q": pd.DataFrame({"funding_rate": [0.1]}, index=GOOD.index[:1])}), "funding of Q"),
+    (dict(funding={"X": pd.DataFrame({"funding_rate": [np.nan]}, index=GOOD.index[:1])}), "missing rate is not 0"),
+    (dict(funding={"X": pd.DataFrame({"funding_rate": [0.1, 0.1]}, index=GOOD.index[[0, 0]])}), "paid twice"),
+    (dict(config={"Y": config()}), "none for X"),
+])
+def test_wrong_input_is_refused_in_one_line(change, says):
+    asked = {"bars": {"X": GOOD}, "decisions": orders((0, 1)), "funding": None, "config": config()} | change
+    with pytest.raises(InputError) as e:
+        backtest(**asked)
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("keys, says", [
+    ({"fee": 1}, "did you mean 'fee_bps'"), ({"fee_bps": -1}, "fee_bps"), ({"max_hold_bars": 0}, "max_hold_bars"),
+    ({"size": {"contracts": 1, "profile": True}}, "exactly one"), ({"size": {}}, "exactly one"), ({"vol_mult_sl": 0}, "vol_mult_sl"),
+])
+def test_a_wrong_configuration_is_refused_in_one_line(keys, says):
+    with pytest.raises(InputError) as e:
+        config(**keys)
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_costs_have_no_default():
+    with pytest.raises(InputError, match="fee_bps"):
+        read_config({"slippage_bps": 0, "size": {"contracts": 1}})
+
+
+def test_account_keys_must_agree():
+    configs = {"A": config(max_positions=1), "B": config(max_positions=2)}
+    with pytest.raises(InputError, match="max_positions differs"):
+        backtest({"A": GOOD, "B": GOOD}, orders(), None, configs)
+
+
+def test_files_give_what_frames_give(tmp_path):
+    bars = market(*[(100 + i % 7, 108 + i % 7, 95 + i % 5, 100 + (i + 1) % 7) for i in range(60)])
+    decisions = orders(*[(h, 1 if h % 2 else -1) for h in range(30, 50)]).drop(columns="vol")
+    events = pd.DataFrame({"funding_rate": 1e-3}, index=pd.DatetimeIndex(bars.index[::8], name="timestamp"))
+    keys = {"fee_bps": 5, "slippage_bps": 1, "vol_mult_tp": 2, "vol_mult_sl": None, "max_hold_bars": 4, "size": {"notional_usd": 1000}}
+    bars.rename_axis("timestamp").to_csv(tmp_path / "X-1h.csv")
+    events.to_csv(tmp_path / "X.csv")
+    decisions.to_csv(tmp_path / "decisions.csv", index=False)
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    out = run_files(tmp_path / "decisions.csv", [f"X={tmp_path}/X-1h.csv"], [f"X={tmp_path}/X.csv"], tmp_path / "config.json")
+    wanted = backtest({"X": bars}, decisions, {"X": events}, read_config(keys))
+    assert json.loads(json.dumps(out)) == json.loads(json.dumps(wanted.to_dict())) and len(out["trades"]) > 3
+    assert out["trades"][0]["entry_time"].endswith("Z") and set(out["trades"][0]) == set(TRADE_COLUMNS)
+    assert run_files(tmp_path / "decisions.csv", [str(tmp_path / "X-1h.csv")], [], tmp_path / "config.json")["totals"]["without_funding"] == ["X"]
+    with pytest.raises(InputError, match="no such file"):
+        run_files(tmp_path / "none.csv", [f"X={tmp_path}/X-1h.csv"], [], tmp_path / "config.json")
