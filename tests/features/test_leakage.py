@@ -164,6 +164,21 @@ def test_a_memory_of_the_context_longer_than_declared_is_found():
     assert {(b.test, b.column) for b in certificate(endless).breaches} == {("start", "leak")}
 
 
+def test_a_context_that_reaches_back_before_the_bars_is_no_leak():
+    days = pd.date_range(BARS.index[0].normalize() - pd.Timedelta("60D"), BARS.index[-1], freq="D")
+    macro = pd.DataFrame({"value": np.random.default_rng(6).normal(size=len(days)), "available_time": days + pd.Timedelta("22h")})
+
+    def fn(bars, context):
+        m = context["macro"]
+        change = np.append(np.nan, m["value"] - m["value"].shift(15))
+        row = np.searchsorted(m["available_time"], bars["available_time"], side="right")
+        return pd.DataFrame({"change_15d": change[row]}, index=bars.index)
+
+    assert not fn(BARS, {"macro": macro}).isna().any(axis=None)
+    assert certify(fn, BARS, {"macro": macro}, 24 * 16, plan=QUICK).passed
+    assert {b.test for b in certify(fn, BARS, {"macro": macro}, 24, plan=QUICK).breaches} == {"start"}
+
+
 def test_context_that_runs_along_the_bars_is_cut_with_them():
     joined = pd.DataFrame({"funding_rate": np.random.default_rng(3).normal(size=N)}, index=BARS.index)
     fn = lambda b, c: pd.DataFrame({"now": c["funding_rate"], "next": c["funding_rate"].shift(-1)}, index=b.index)  # noqa: E731
