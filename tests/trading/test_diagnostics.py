@@ -1,0 +1,64 @@
+"""The waterfall in cents, and cuts that only know the past."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from cryptoalgo.trading.diagnostics import diagnose, regimes, to_cents, waterfall
+from cryptoalgo.trading.engine import PARTS
+
+from .markets import candles, cases, frame, run_engine
+
+relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@given(table=arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.floats(-1e6, 1e6)))
+def test_cents_add_up_and_stay_near(table):
+    cents = to_cents(table)
+    assert np.allclose(cents * 100, np.round(cents * 100), atol=1e-6)
+    assert np.abs(cents - table).max() <= 0.02 + 1e-6
+    assert np.abs(cents.sum(axis=0) - table.sum(axis=0)).max() <= 0.01 + 1e-6
+    assert np.abs(cents.sum(axis=1) - table.sum(axis=1)).max() <= 0.01 + 1e-6
+    assert abs(cents.sum() - table.sum()) <= 0.005 + 1e-6
+
+
+@relaxed
+@given(case=cases())
+def test_the_waterfall_reconciles_to_the_cent_in_every_cut(case):
+    trades = run_engine(*case).trades
+    whole = waterfall(trades)
+    for cut in ("exit_reason", "side", "symbol"):
+        table = waterfall(trades, trades[cut])
+        cents = (table[PARTS] * 100).round().astype("int64")
+        assert (cents[PARTS[:-1]].sum(axis=1) == cents["net"]).all()
+        assert (cents.drop(index="total").sum() == cents.loc["total"]).all()
+        assert (table.loc["total", PARTS] - trades[PARTS].sum()).abs().max() <= 0.01 + 1e-9
+        assert table.loc["total"].tolist() == whole.loc["total"].tolist()  # the same total in every cut
+
+
+@relaxed
+@given(case=cases())
+def test_every_signal_and_trade_is_in_the_diagnosis(case):
+    result = run_engine(*case)
+    found = [diagnose(result, s, frame(b)) for s, b in case[0].items()]
+    json.dumps(found)
+    assert sum(d["n_trades"] for d in found) == len(result.trades)
+    assert sum(d["n_signals"] for d in found) == len(case[2])
+    for d in found:
+        for cut in ("by_exit_reason", "by_side", "by_hour", "by_regime"):
+            assert sum(row["n_trades"] for row in d[cut].values()) == d["n_trades"]
+    total = pd.Series([d["rejected"] for d in found]).map(lambda r: sum(r.values())).sum()
+    assert total == sum(result.rejected.values())
+
+
+def test_regimes_never_look_ahead():
+    bars = frame(candles(np.random.default_rng(2), 1200, 1_700_000_000_000 // 3_600_000 * 3_600_000))
+    whole = regimes(bars)
+    assert set(whole) > {"unknown"} and whole.index[0] == bars.index[0]
+    for cut in (300, 700, 1000):
+        part = regimes(bars.iloc[:cut])
+        assert part.tolist() == whole.iloc[: len(part)].tolist()
