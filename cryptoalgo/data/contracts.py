@@ -311,7 +311,7 @@ def compile_contract(
     rules = [pa.Check(_keeps(name, case), name=name, ignore_na=False) for name in RULES]
     return pa.DataFrameSchema(columns, checks=rules)
 
-# %% ../../nbs/1_data/10_contracts.ipynb #9c6f5067
+# %% ../../nbs/1_data/10_contracts.ipynb #64acf5ca
 class Breach(NamedTuple):
     "One row that breaks one rule."
     row: int  # position in the frame
@@ -319,7 +319,7 @@ class Breach(NamedTuple):
     column: str
 
 
-def _breaches(df: pd.DataFrame, case: Case, source: str) -> list[Breach]:
+def _breaches(df: pd.DataFrame, case: Case) -> list[Breach]:
     "Every breach that the schema finds, in order of row."
     import pandera.errors
 
@@ -328,20 +328,13 @@ def _breaches(df: pd.DataFrame, case: Case, source: str) -> list[Breach]:
         return []
     except pandera.errors.SchemaErrors as e:
         cases = e.failure_cases
-    whole = cases[cases["index"].isna()]
-    if len(whole):
-        first = whole.iloc[0]
-        if first["check"] == "column_in_dataframe":
-            column = str(first["failure_case"])
-            raise InputError(f"{source}: column '{column}' is missing{nearest(column, df.columns)}; the contract of {case.contract.kind} needs it")
-        raise InputError(f"{source}: column '{first['column']}' is {first['failure_case']}; {first['check']} is needed; mend that column")
     cases = cases.assign(check=cases["check"].replace({"not_nullable": "not_null"}))
     at_table = cases["check"].isin(RULES).to_numpy()
     columns = np.where(at_table, "", cases["column"].astype(str))
     found = {Breach(int(i), str(r), str(c)) for i, r, c in zip(cases["index"], cases["check"], columns)}
     return sorted(found, key=lambda b: (b.row, RULE_NAMES.index(b.rule), b.column))
 
-# %% ../../nbs/1_data/10_contracts.ipynb #bf3876b5
+# %% ../../nbs/1_data/10_contracts.ipynb #0e31a0c1
 @dataclass(frozen=True)
 class Validation:
     "A frame that keeps its contract, and the waivers that it needed."
@@ -377,11 +370,15 @@ def validate(
     if len(frame) == 0 or not kept:
         what = "holds no rows" if kept else f"has none of the columns {', '.join(contract.columns)}"
         raise InputError(f"{source}: {what}; nothing can be stored from it; name a file with data")
-    df = frame[kept].reset_index(drop=True).assign(event_time=to_ms(pd.DatetimeIndex(frame.index)))
+    if lacking := [name for name, spec in contract.columns.items() if name not in frame and not spec.optional]:
+        raise InputError(f"{source}: column '{lacking[0]}' is missing{nearest(lacking[0], frame.columns)}; the contract of {contract.kind} needs it")
+    if text := [name for name in kept if not pd.api.types.is_numeric_dtype(frame[name])]:
+        raise InputError(f"{source}: column '{text[0]}' is {frame[text[0]].dtype}; float64 is needed; convert it")
+    df = frame[kept].astype("float64").reset_index(drop=True).assign(event_time=to_ms(pd.DatetimeIndex(frame.index)))
     t = df["event_time"].to_numpy()
     used: dict[Waiver, None] = {}
     open_breaches = []
-    for b in _breaches(df, case, source):
+    for b in _breaches(df, case):
         waiver = contract.waiver(b.rule, venue, symbol, int(t[b.row - 1 if b.rule == "gap" else b.row]), int(t[b.row]))
         if waiver:
             used[waiver] = None

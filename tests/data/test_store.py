@@ -1,0 +1,201 @@
+"""Idempotent, revisable, whole or not at all; what the disk says becomes one line."""
+
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cryptoalgo.core.clock import from_ms, to_ms
+from cryptoalgo.core.errors import InputError, OutsideError
+from cryptoalgo.data.store import Provenance, SeriesKey, Store
+
+from .conftest import make_bars
+
+KEY = SeriesKey("candles", "binance", "BTCUSDT", "1h")
+FILE = Provenance("BTCUSDT-1h.csv", digest="5e1f", waivers=("gap of binance",))
+
+
+def known(frame):
+    return frame.assign(available_time=from_ms(to_ms(frame.index) + 3_600_000))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "data" / "trading.db")
+
+
+def test_round_trip_is_exact(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    pd.testing.assert_frame_equal(store.candles("binance", "BTCUSDT", "1h"), known(bars), check_freq=False)
+
+
+def test_twice_is_once(store, bars):
+    assert store.upsert(KEY, known(bars), FILE)[:3] == (48, 0, 0)
+    assert store.upsert(KEY, known(bars), FILE)[:3] == (0, 48, 0)
+    assert len(store.revisions(KEY)) == 0
+    assert list(store.runs(KEY)["inserted"]) == [48, 0]
+    assert store.last_run(KEY).digest == "5e1f" and store.runs(KEY)["waivers"].iloc[0] == ["gap of binance"]
+
+
+def test_a_changed_value_is_a_revision_with_both_ingests(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    changed = bars.copy()
+    changed.iloc[17, 4] += 2.5
+    result = store.upsert(KEY, known(changed), FILE._replace(digest="77aa"))
+    assert result[:3] == (0, 47, 1) and list(result.revised_times) == [bars.index[17]]
+    revision = store.revisions(KEY).iloc[0]
+    runs = store.runs(KEY)
+    assert revision["event_time"] == bars.index[17]
+    assert revision["old_values"]["volume"] == bars["volume"].iloc[17] and revision["new_values"]["volume"] == changed["volume"].iloc[17]
+    assert (runs.loc[revision["old_run_id"], "digest"], runs.loc[revision["new_run_id"], "digest"]) == ("5e1f", "77aa")
+    assert store.candles("binance", "BTCUSDT", "1h")["volume"].iloc[17] == changed["volume"].iloc[17]
+
+
+def test_missing_values_stay_nan_and_equal_themselves(store, bars):
+    key = SeriesKey("open_interest", "bybit", "BTCUSDT", "1h")
+    frame = known(pd.DataFrame({"open_interest": np.where(np.arange(48) % 5 == 0, np.nan, 7.0)}, index=bars.index))
+    store.upsert(key, frame, FILE)
+    assert store.upsert(key, frame, FILE)[:3] == (0, 48, 0)
+    stored = store.open_interest("bybit", "BTCUSDT")
+    np.testing.assert_array_equal(stored["open_interest"], frame["open_interest"])
+    assert stored["open_interest_value"].isna().all()
+
+
+def test_series_do_not_blend(store, bars):
+    for key, factor in ((KEY, 1.0), (KEY._replace(venue="coinbase"), 2.0), (KEY._replace(timeframe="15m"), 3.0), (KEY._replace(symbol="ETHUSDT"), 4.0),
+                        (SeriesKey("daily", "yahoo", "SPY", "1d"), 5.0), (SeriesKey("daily", "yahoo", "SPY", "1d", True), 6.0)):
+        assert store.upsert(key, known(bars * factor), FILE).inserted == 48
+        assert store.read(key)["close"].iloc[0] == bars["close"].iloc[0] * factor
+    assert len(store.series()) == len(store.stored()) == 6
+    assert store.daily("SPY")["close"].iloc[0] == bars["close"].iloc[0] * 6
+    assert store.daily("SPY", adjusted=False)["close"].iloc[0] == bars["close"].iloc[0] * 5
+
+
+def test_bounds_are_included_and_a_day_is_a_whole_day(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+
+    def rows(start, end):
+        return len(store.candles("binance", "BTCUSDT", "1h", start, end))
+
+    assert rows("2024-01-01", "2024-01-01") == 24
+    assert rows("2024-01-01 03:00", pd.Timestamp("2024-01-01 05:00", tz="UTC")) == 3
+    assert rows(None, None) == 48 and rows("2030-01-01", None) == 0
+    with pytest.raises(InputError, match="'soon' is not a time"):
+        rows("soon", None)
+
+
+@given(batches=st.lists(st.dictionaries(st.integers(0, 15), st.integers(0, 2), min_size=1), min_size=1, max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_any_sequence_of_upserts_ends_as_a_dictionary_would(tmp_path_factory, batches):
+    store = Store(tmp_path_factory.mktemp("s") / "x.db")
+    key, model, revisions = SeriesKey("funding", "bybit", "BTCUSDT"), {}, 0
+    for batch in batches:
+        hours = np.array(sorted(batch))
+        frame = known(pd.DataFrame({"funding_rate": [batch[h] * 1e-4 for h in hours]}, index=from_ms(hours * 3_600_000)))
+        result = store.upsert(key, frame, FILE)
+        assert (result.inserted, result.revised) == (len(batch.keys() - model.keys()), sum(h in model and model[h] != v for h, v in batch.items()))
+        revisions += result.revised
+        model.update(batch)
+    stored = store.funding("bybit", "BTCUSDT")
+    assert dict(zip((to_ms(stored.index) // 3_600_000).tolist(), stored["funding_rate"].tolist())) == {h: v * 1e-4 for h, v in model.items()}
+    row = store.series().iloc[0]
+    assert (row["rows"], row["first"], row["last"]) == (len(model), stored.index[0], stored.index[-1])
+    assert len(store.revisions(key)) == revisions
+
+
+@pytest.mark.parametrize(("read", "words"), [
+    (lambda s: s.candles("binance", "BTCUSD", "1h"), "did you mean 'BTCUSDT'"),
+    (lambda s: s.candles("binanse", "BTCUSDT", "1h"), "did you mean 'binance'"),
+    (lambda s: s.candles("binance", "BTCUSDT", "2h"), "unknown timeframe '2h' .known: 1h."),
+    (lambda s: s.funding("binanceusdm", "BTCUSDT"), "no funding binanceusdm BTCUSDT is stored"),
+    (lambda s: s.daily("SPY", adjusted=False), "unknown"),
+])
+def test_an_unknown_series_is_answered_with_the_nearest(store, bars, read, words):
+    store.upsert(KEY, known(bars), FILE)
+    with pytest.raises(InputError, match=words):
+        read(store)
+
+
+def test_reading_creates_nothing(tmp_path):
+    store = Store(tmp_path / "none" / "x.db")
+    assert store.stored() == [] and store.last_run(KEY) is None
+    with pytest.raises(InputError, match="holds no market data"):
+        store.series()
+    assert not (tmp_path / "none").exists()
+
+
+def test_no_database_can_be_made_below_a_file(tmp_path, bars):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutsideError, match="file is in the way"):
+        Store(tmp_path / "file" / "x.db").upsert(KEY, known(bars), FILE)
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path, bars, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(OutsideError, match=r"x\.db: its folder may not be written to"):
+        Store(tmp_path / "locked" / "x.db").upsert(KEY, known(bars), FILE)
+
+
+def test_a_read_only_database_is_named_and_kept(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    sa.event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
+    store.engine.dispose()
+    with pytest.raises(OutsideError, match="may not be written to"):
+        store.upsert(KEY, known(bars * 2), FILE)
+
+
+def test_a_full_disk_leaves_the_database_as_it_was(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    before = store.candles("binance", "BTCUSDT", "1h")
+    pages = sqlite3.connect(store.url.database).execute("PRAGMA page_count").fetchone()[0]
+    sa.event.listen(store.engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages + 2}"))
+    store.engine.dispose()
+    with pytest.raises(OutsideError, match="the disk is full; nothing was stored"):
+        store.upsert(KEY, known(make_bars(20_000) * 2), FILE)
+    pd.testing.assert_frame_equal(store.candles("binance", "BTCUSDT", "1h"), before)
+    assert len(store.runs(KEY)) == 1 and len(store.revisions(KEY)) == 0
+
+
+@pytest.mark.parametrize("damage", ["text", "header", "truncated"])
+def test_a_corrupt_database_is_named_and_not_touched(tmp_path, bars, damage):
+    path = tmp_path / "x.db"
+    writer = Store(path)
+    writer.upsert(KEY, known(make_bars(5000)), FILE)
+    writer.engine.dispose()
+    content = path.read_bytes()
+    path.write_bytes({"text": b"no database at all\n" * 400, "header": b"\0" * 100 + content[100:], "truncated": content[:20_480]}[damage])
+    before = path.read_bytes()
+    with pytest.raises(OutsideError, match=r"x\.db: the file is (not a database|damaged)"):
+        Store(path).upsert(KEY, known(make_bars(5000) * 2), FILE)
+    assert path.read_bytes() == before
+
+
+def test_another_writer_is_waited_for_then_named(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    other = sqlite3.connect(store.url.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OutsideError, match="another process is writing"):
+        Store(store.url.database, wait_s=0.05).upsert(KEY, known(bars * 2), FILE)
+    assert len(store.candles("binance", "BTCUSDT", "1h")) == 48  # readers do not wait
+    other.execute("ROLLBACK")
+    assert store.upsert(KEY, known(bars * 2), FILE).revised == 48
+
+
+def test_an_interrupted_upsert_leaves_nothing(store, bars, monkeypatch):
+    store.upsert(KEY, known(bars), FILE)
+    monkeypatch.setattr(Store, "_revise", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.upsert(KEY, known(make_bars(60) * 2), FILE)
+    assert len(store.candles("binance", "BTCUSDT", "1h")) == 48 and len(store.runs(KEY)) == 1
+
+
+def test_a_url_that_is_none_is_named():
+    with pytest.raises(InputError, match="database URL 'mydb://x'"):
+        Store("mydb://x")
