@@ -292,7 +292,7 @@ class StoreWrites(StoreBase):
             connection.execute(sa.update(table).where(table.c.series_id == series_id, table.c.event_time == int(row["event_time"]))
                                .values(**values, run_id=run_id))
 
-# %% ../../nbs/1_data/11_store.ipynb #fdfc9fdf
+# %% ../../nbs/1_data/11_store.ipynb #31654270
 When = str | pd.Timestamp | None
 
 
@@ -363,6 +363,10 @@ class Store(StoreWrites):
         frame = self._about(key, REVISIONS).assign(
             old_values=lambda f: f["old_values"].map(json.loads), new_values=lambda f: f["new_values"].map(json.loads))
         return frame.assign(event_time=from_ms(frame["event_time"].to_numpy(dtype="int64")))
+
+    def waivers(self, key: SeriesKey) -> list[str]:
+        "Every waiver that some ingest of a series stood on, oldest first."
+        return list(dict.fromkeys(waiver for waivers in self.runs(key)["waivers"] for waiver in waivers))
 
     def _about(self, key: SeriesKey, table: sa.Table) -> pd.DataFrame:
         with self._reading() as connection:

@@ -51,7 +51,7 @@ def test_folder_and_name_say_whose_series(path, key):
 
 @pytest.mark.parametrize(("path", "words"), [
     ("ohlcv/BTCUSDT-1h.csv", "one folder a venue"), ("ohlcv/binance/BTCUSDT.csv", "of which timeframe"),
-    ("ohlcv/binance/my file.csv", "not SYMBOL-TIMEFRAME")])
+    ("ohlcv/binance/my file.csv", "not SYMBOL-TIMEFRAME"), ("funding/of/my/life/BTCUSDT-1h.csv", "no folder above it says")])
 def test_what_cannot_be_recognised_is_refused(path, words):
     with pytest.raises(InputError, match=words):
         recognise(Path(path))
@@ -83,7 +83,7 @@ def test_again_reads_nothing_and_a_sub_folder_is_enough(folder, store, contracts
     ingest_path(folder, store, contracts)
     monkeypatch.setattr("cryptoalgo.data.sources.read_table", lambda path: pytest.fail(f"{path} was read again"))
     assert sum(r.unchanged for r in ingest_path(folder, store, contracts).rows) == 102
-    assert len(ingest_path(folder / "funding", store, contracts).rows) == 1
+    assert len(ingest_path(folder / "funding", store, contracts).rows) == len(ingest_path(folder / "funding/binance", store, contracts).rows) == 1
     assert len(store.runs(BTC)) == 1
 
 
@@ -112,6 +112,7 @@ def test_waivers_come_back_also_when_nothing_is_read(folder, store, contracts, b
     first, again = ingest_file(path, store, contracts), ingest_file(path, store, contracts)
     assert first.waivers == again.waivers and "outage of Binance spot, 33 hours" in first.waivers[0]
     assert (first.inserted, again.inserted) == (len(outage), 0)
+    assert store.waivers(BTC) == list(first.waivers)
 
 
 def test_a_loose_file_is_recognised_or_named_by_the_user(tmp_path, store, contracts, bars):
