@@ -54,7 +54,7 @@ def return_statistics(
         }
     return {name: float(v) for name, v in values.items()}
 
-# %% ../../nbs/4_trading/44_performance.ipynb #521a7f32
+# %% ../../nbs/4_trading/44_performance.ipynb #c4a45bd5
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -87,11 +87,13 @@ def metrics(
     days = return_statistics(daily_returns(equity["equity"], initial), DAYS_PER_YEAR)
     traded_usd = (trades["quantity"] * (trades["entry_price"] + trades["exit_price"])).sum()
     years = (equity.index[-1] - equity.index[0]) / pd.Timedelta(days=DAYS_PER_YEAR)
-    account = {name: _plain(days[name]) for name in ("sharpe", "sortino", "ann_vol", "ann_return_geometric", "calmar", "ulcer")}
+    ruined = bool(equity["equity"].min() <= 0)
+    ratios = ("sharpe", "sortino", "ann_vol", "ann_return_geometric", "calmar", "ulcer")
+    account = {name: None if ruined else _plain(days[name]) for name in ratios}
     return {
-        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"], **account,
+        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"], **account, "ruined": ruined,
         "max_drawdown": result.totals["max_drawdown"],  # at bar closes
-        "turnover_per_year": _ratio(traded_usd / equity["equity"].mean(), years), "exposure": float((equity["n_open"] > 0).mean()),
+        "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",
     }
 

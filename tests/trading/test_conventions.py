@@ -300,7 +300,7 @@ def test_costs_have_no_default():
 def test_account_keys_must_agree():
     configs = {"A": config(max_positions=1), "B": config(max_positions=2)}
     with pytest.raises(InputError, match="max_positions differs"):
-        backtest({"A": GOOD, "B": GOOD}, orders(), None, configs)
+        backtest({"A": GOOD, "B": GOOD}, orders((0, 1), symbol="A"), None, configs)
 
 
 def test_files_give_what_frames_give(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cryptoalgo.core.errors import InputError
+from cryptoalgo.trading.engine import backtest, read_config
 from cryptoalgo.trading.performance import metrics, return_statistics, to_vectorbt
 
 from .markets import cases, frame, run_engine
@@ -55,10 +56,18 @@ def test_vectorbt_books_the_same_profit_trade_by_trade(case):
 def test_metrics_are_measured_or_none(case):
     result = run_engine(*case)
     m = metrics(result)
-    assert all(v is None or isinstance(v, str) or np.isfinite(v) for v in m.values())
+    assert all(v is None or isinstance(v, (str, bool)) or np.isfinite(v) for v in m.values())
     assert m["n_trades"] == len(result.trades) and 0 <= m["exposure"] <= 1 and m["max_drawdown"] <= 0
     if len(result.trades):
         hours = (result.trades["exit_time"] - result.trades["entry_time"]) / pd.Timedelta(hours=1)
         assert m["mean_holding_h"] == pytest.approx(hours.mean())
     else:
         assert m["win_rate"] is None and m["stop_loss_share"] is None and m["sharpe"] is None
+
+
+def test_a_ruined_account_has_no_ratios():
+    bars = pd.DataFrame({p: [100.0, 100.0, 10.0, 10.0] for p in ("open", "high", "low", "close")},
+                        index=pd.date_range("2024-01-01", periods=4, freq="1d", tz="UTC", unit="ms", name="event_time"))
+    config = read_config({"fee_bps": 0, "slippage_bps": 0, "size": {"contracts": 2}, "initial_equity_usd": 100.0})
+    m = metrics(backtest({"X": bars}, pd.DataFrame({"event_time": bars.index[:1], "symbol": "X", "side": 1}), None, config))
+    assert m["ruined"] and m["sharpe"] is None and m["net_return"] == -1.8
