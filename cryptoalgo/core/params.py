@@ -7,7 +7,7 @@ __all__ = ['Section', 'SimulatorParams', 'DataParams', 'FeatureParams', 'LabelPa
            'RulesParams', 'CostParams', 'ValidationParams', 'Params', 'overlay', 'read_yaml', 'parse_set', 'build',
            'Issue', 'load_issue', 'resolve']
 
-# %% ../../nbs/0_core/04_params.ipynb #2b6b068d
+# %% ../../nbs/0_core/04_params.ipynb #70999578
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import InputError, nearest
-
+from .evidence import CheckSpec, GateSpec
 from .provenance import digest
 
-# %% ../../nbs/0_core/04_params.ipynb #bb71f677
+# %% ../../nbs/0_core/04_params.ipynb #2a8e4b91
 class Section(BaseModel):
     "A frozen group of parameters; unknown keys are refused."
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,8 +113,8 @@ class ValidationParams(Section):
     holdout_days: int = Field(ge=1)  # what this preset reads, at that interval's end
     bootstrap_paths: int = Field(ge=100)
     bootstrap_block_days: float = Field(gt=0)
-    checks: dict[str, Any]
-    gates: dict[str, Any]
+    checks: dict[str, CheckSpec]
+    gates: dict[str, GateSpec]
 
 # %% ../../nbs/0_core/04_params.ipynb #9ccd179d
 class Params(Section):
