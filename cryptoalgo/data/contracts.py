@@ -92,7 +92,7 @@ class Contract(Section):
 def _by(mapping: dict[str, Any], name: str) -> Any:
     return mapping.get(name, mapping.get("*"))
 
-# %% ../../nbs/1_data/10_contracts.ipynb #656d73e5
+# %% ../../nbs/1_data/10_contracts.ipynb #e49095ca
 def _utc(text: Any, source: str) -> pd.Timestamp:
     try:
         time = pd.Timestamp(text)
@@ -114,7 +114,8 @@ def load_contract(
         if waiver.rule not in RULE_NAMES:
             raise InputError(f"{source}: unknown rule '{waiver.rule}'{nearest(waiver.rule, RULE_NAMES)}")
         if waiver.end < waiver.start:
-            raise InputError(f"{source}: ends {waiver.end:%Y-%m-%d} before it starts {waiver.start:%Y-%m-%d}; exchange the two")
+            raise InputError(f"{source}: ends {waiver.end:%Y-%m-%d} before it starts {waiver.start:%Y-%m-%d}; "
+                             "exchange the two")
         waivers.append(waiver)
     for name, column in (values.get("columns") or {}).items():
         build(ColumnSpec, column or {}, f"{Path(path).name} column {name}")
@@ -127,7 +128,8 @@ def load_contracts(
     "All contracts of a folder."
     contracts = [load_contract(path) for path in sorted(Path(folder).glob("*.yaml"))]
     if not contracts:
-        raise InputError(f"{folder}: holds no contract; candles.yaml, funding.yaml, open_interest.yaml and macro.yaml are needed")
+        raise InputError(f"{folder}: holds no contract; candles.yaml, funding.yaml, "
+                         "open_interest.yaml and macro.yaml are needed")
     return {c.kind: c for c in contracts}
 
 # %% ../../nbs/1_data/10_contracts.ipynb #6eb868b7
@@ -170,7 +172,7 @@ def duplicate(df: pd.DataFrame, case: Case) -> Finding:
     return np.diff(t, prepend=t[:1] - 1) != 0, lambda i: (
         "event_time stands twice; times must be unique; find out which row is right and drop the other")
 
-# %% ../../nbs/1_data/10_contracts.ipynb #086923ef
+# %% ../../nbs/1_data/10_contracts.ipynb #306480bb
 @rule
 def spacing(df: pd.DataFrame, case: Case) -> Finding | None:
     t = df["event_time"].to_numpy()
@@ -178,7 +180,8 @@ def spacing(df: pd.DataFrame, case: Case) -> Finding | None:
         return None
     d = np.diff(t, prepend=t[:1] - case.step)
     return (d <= 0) | (d >= UNIT_MS["h"] // 2), lambda i: (
-        f"event_time is {d[i] / 1000:g} s after the row before; two events within half an hour are two feeds under one name; "
+        f"event_time is {d[i] / 1000:g} s after the row before; "
+        "two events within half an hour are two feeds under one name; "
         "keep the feed of one venue")
 
 
@@ -188,7 +191,8 @@ def grid(df: pd.DataFrame, case: Case) -> Finding | None:
         return None
     off = (df["event_time"].to_numpy() + case.step // 2) % case.step - case.step // 2
     return np.abs(off) <= case.contract.grid_tolerance_s * 1000, lambda i: (
-        f"event_time is off the grid of {case.step / UNIT_MS['h']:g} h; stamps lie on whole multiples since 1970 (UTC); "
+        f"event_time is off the grid of {case.step / UNIT_MS['h']:g} h; "
+        "stamps lie on whole multiples since 1970 (UTC); "
         "give the right timeframe, or mend the clock of the file")
 
 
@@ -198,7 +202,8 @@ def gap(df: pd.DataFrame, case: Case) -> Finding:
     slack = case.contract.grid_tolerance_s * 2000
     missing = np.diff(t, prepend=t[:1] - case.step) - case.step
     return missing <= case.contract.max_gap_h * UNIT_MS["h"] + slack, lambda i: (
-        f"{missing[i] / UNIT_MS['h']:g} hours are missing since {_when(t[i - 1])}; at most {case.contract.max_gap_h:g} may be; "
+        f"{missing[i] / UNIT_MS['h']:g} hours are missing since {_when(t[i - 1])}; "
+        f"at most {case.contract.max_gap_h:g} may be; "
         "fetch them, or grant a dated waiver of 'gap' (a delisted or reused ticker shows like this)")
 
 
@@ -209,7 +214,8 @@ def session(df: pd.DataFrame, case: Case) -> Finding | None:
     t, calendar = df["event_time"].to_numpy(), _by(case.contract.calendars, case.symbol)
     where = calendar.exchange or f"{calendar.zone} weekdays"
     is_session = ~np.isnan(session_close(t, calendar)) & (t % DAY_MS == 0)
-    return is_session, lambda i: f"event_time is no trading day of {where}; a daily bar belongs to a session; drop the row"
+    return is_session, lambda i: (
+        f"event_time is no trading day of {where}; a daily bar belongs to a session; drop the row")
 
 # %% ../../nbs/1_data/10_contracts.ipynb #abaf2b13
 @lru_cache(maxsize=8)
@@ -236,7 +242,7 @@ def _local_close(days: np.ndarray, calendar: Calendar) -> np.ndarray:
     local = from_ms(days).tz_localize(None) + pd.Timedelta(calendar.close + ":00")
     return to_ms(local.tz_localize(calendar.zone).tz_convert("UTC")) + calendar.delay_min * UNIT_MS["m"]
 
-# %% ../../nbs/1_data/10_contracts.ipynb #da154255
+# %% ../../nbs/1_data/10_contracts.ipynb #4478143c
 @rule
 def candle(df: pd.DataFrame, case: Case) -> Finding | None:
     if "high" not in df:
@@ -248,7 +254,8 @@ def candle(df: pd.DataFrame, case: Case) -> Finding | None:
         if h[i] < lo[i]:
             return f"high {h[i]:.10g} is below low {lo[i]:.10g}; a bar needs high >= low; mend the file or drop the row"
         side, value, body = ("high", h[i], top[i]) if h[i] < top[i] else ("low", lo[i], bottom[i])
-        return f"{side} {value:.10g} leaves out {body:.10g}; high and low must hold open and close; mend the file or drop the row"
+        return (f"{side} {value:.10g} leaves out {body:.10g}; high and low must hold open and close; "
+                "mend the file or drop the row")
 
     return ~((h < top) | (lo > bottom) | (h < lo)), says
 
@@ -262,7 +269,8 @@ def close_ratio(df: pd.DataFrame, case: Case) -> Finding | None:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.maximum(close / before, before / close)
     return ~(ratio >= limit), lambda i: (
-        f"close {close[i]:.10g} after {before[i]:.10g} is a move by a factor of {ratio[i]:.4g} in one row; below {limit:g} is believed; "
+        f"close {close[i]:.10g} after {before[i]:.10g} is a move by a factor of {ratio[i]:.4g} in one row; "
+        f"below {limit:g} is believed; "
         "look for another instrument's row, a reused ticker or a unit, else grant a dated waiver of 'close_ratio'")
 
 
@@ -334,7 +342,7 @@ def _breaches(df: pd.DataFrame, case: Case) -> list[Breach]:
     found = {Breach(int(i), str(r), str(c)) for i, r, c in zip(cases["index"], cases["check"], columns)}
     return sorted(found, key=lambda b: (b.row, RULE_NAMES.index(b.rule), b.column))
 
-# %% ../../nbs/1_data/10_contracts.ipynb #0e31a0c1
+# %% ../../nbs/1_data/10_contracts.ipynb #d0b99f1c
 @dataclass(frozen=True)
 class Validation:
     "A frame that keeps its contract, and the waivers that it needed."
@@ -351,8 +359,10 @@ def _sentence(df: pd.DataFrame, case: Case, breach: Breach) -> str:
     if breach.rule == "not_null":
         return f"{breach.column} is NaN; it must be a number; mend the file or drop the row"
     spec = case.contract.columns[breach.column]
-    bounds = [f"{word} {x:g}" for word, x in (("above", spec.above), ("at least", spec.at_least), ("at most", spec.at_most)) if x is not None]
-    return f"{breach.column} is {value:.10g}; it must be finite{''.join(f' and {b}' for b in bounds)}; mend the file or drop the row"
+    limits = {"above": spec.above, "at least": spec.at_least, "at most": spec.at_most}
+    bounds = [f"{word} {x:g}" for word, x in limits.items() if x is not None]
+    return (f"{breach.column} is {value:.10g}; it must be finite{''.join(f' and {b}' for b in bounds)}; "
+            "mend the file or drop the row")
 
 
 def validate(
@@ -371,7 +381,8 @@ def validate(
         what = "holds no rows" if kept else f"has none of the columns {', '.join(contract.columns)}"
         raise InputError(f"{source}: {what}; nothing can be stored from it; name a file with data")
     if lacking := [name for name, spec in contract.columns.items() if name not in frame and not spec.optional]:
-        raise InputError(f"{source}: column '{lacking[0]}' is missing{nearest(lacking[0], frame.columns)}; the contract of {contract.kind} needs it")
+        raise InputError(f"{source}: column '{lacking[0]}' is missing{nearest(lacking[0], frame.columns)}; "
+                         f"the contract of {contract.kind} needs it")
     if text := [name for name in kept if not pd.api.types.is_numeric_dtype(frame[name])]:
         raise InputError(f"{source}: column '{text[0]}' is {frame[text[0]].dtype}; float64 is needed; convert it")
     df = frame[kept].astype("float64").reset_index(drop=True).assign(event_time=to_ms(pd.DatetimeIndex(frame.index)))
@@ -408,7 +419,7 @@ def known_at(
     after = contract.step_ms(symbol, timeframe) if _by(contract.known, venue) == "close" else 0
     return from_ms(ms + after, "available_time")
 
-# %% ../../nbs/1_data/10_contracts.ipynb #43f23220
+# %% ../../nbs/1_data/10_contracts.ipynb #32a8ae73
 def coverage(
     times: pd.DatetimeIndex,  # event times of the stored series; may be empty
     contract: Contract,  # of its kind
@@ -430,7 +441,8 @@ def coverage(
             continue
         waiver = contract.waiver("coverage", venue, symbol, a, b)
         if waiver is None:
-            raise InputError(f"{what}: stored from {_when(first)} to {_when(last)}, the run asks for {_when(begin)} to {_when(finish)}; "
+            raise InputError(f"{what}: stored from {_when(first)} to {_when(last)}, "
+                             f"the run asks for {_when(begin)} to {_when(finish)}; "
                              "ingest more, shorten the run, or grant a dated waiver of 'coverage'")
         used.append(waiver)
     return used
@@ -451,6 +463,7 @@ def same_venue(
     first, last = (int(t) for t in to_ms(pd.DatetimeIndex([start, end])))
     waiver = contract.waiver("same_venue", venue, symbol, first, last)
     if waiver is None:
-        raise InputError(f"{contract.kind} of {symbol} is from {venue}, prices are from {price_venue}; one market is needed; "
+        raise InputError(f"{contract.kind} of {symbol} is from {venue}, prices are from {price_venue}; "
+                         "one market is needed; "
                          "choose the venue of the prices, or grant a dated waiver of 'same_venue'")
     return waiver

@@ -23,7 +23,7 @@ from ..core.clock import UNIT_MS, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
 from .store import FIELDS, OHLCV
 
-# %% ../../nbs/1_data/12_files.ipynb #59730ead
+# %% ../../nbs/1_data/12_files.ipynb #b42be32a
 def _read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as f:
         header = f.readline()
@@ -54,22 +54,28 @@ def read_table(
 ) -> pd.DataFrame:  # as written
     "The raw table; an index that is not a plain count becomes the first column."
     if path.suffix.lower() not in READERS:
-        raise InputError(f"{path.name}: '{path.suffix}' is not a format we read; convert it to one of {', '.join(READERS)}")
+        raise InputError(f"{path.name}: '{path.suffix}' is not a format we read; "
+                         f"convert it to one of {', '.join(READERS)}")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path.name}: the file is empty; fetch it again, or leave it out")
         table = READERS[path.suffix.lower()](path)
     except FileNotFoundError as e:
-        raise InputError(f"{path}: there is no such file{nearest(path.name, [p.name for p in path.parent.glob('*')])}; name one that exists") from e
+        near = nearest(path.name, [p.name for p in path.parent.glob("*")])
+        raise InputError(f"{path}: there is no such file{near}; name one that exists") from e
     except (ValueError, TypeError, OSError, KeyError) as e:  # what pandas, pyarrow and json raise on a damaged file
-        raise InputError(f"{path.name}: not readable as {path.suffix[1:]} ({str(e).splitlines()[0][:120]}); fetch or convert it again") from e
+        raise InputError(f"{path.name}: not readable as {path.suffix[1:]} ({str(e).splitlines()[0][:120]}); "
+                         "fetch or convert it again") from e
     if len(table) == 0:
         raise InputError(f"{path.name}: has a header and no rows; fetch it again, or leave it out")
-    return table if isinstance(table.index, pd.RangeIndex) else table.rename_axis(str(table.index.name or "timestamp")).reset_index()
+    if isinstance(table.index, pd.RangeIndex):
+        return table
+    return table.rename_axis(str(table.index.name or "timestamp")).reset_index()
 
-# %% ../../nbs/1_data/12_files.ipynb #24def382
+# %% ../../nbs/1_data/12_files.ipynb #662611ee
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "event_time": ("event_time", "open_time", "open_time_ms", "timestamp", "timestamp_ms", "datetime", "date", "time", "funding_time", "ts", "t", "unix"),
+    "event_time": ("event_time", "open_time", "open_time_ms", "timestamp", "timestamp_ms", "datetime", "date", "time",
+                   "funding_time", "ts", "t", "unix"),
     "close_time": ("close_time", "close_time_ms", "close_datetime", "close_date"),
     "open": ("open", "open_price", "o"), "high": ("high", "high_price", "h"), "low": ("low", "low_price", "l"),
     "close": ("close", "close_price", "c"), "volume": ("volume", "base_volume", "vol", "v"),
@@ -109,10 +115,11 @@ def _numbers(values: pd.Series, name: str, source: str) -> np.ndarray:
     strange = numbers.isna() & values.notna() & (values.astype(str).str.strip().str.lower() != "nan")
     if strange.any():
         row = int(np.argmax(strange))
-        raise InputError(f"{source} row {row + 1}: {name} is '{values.iloc[row]}', which is not a number; mend the file or drop the row")
+        raise InputError(f"{source} row {row + 1}: {name} is '{values.iloc[row]}', which is not a number; "
+                         "mend the file or drop the row")
     return numbers.to_numpy(dtype="float64", na_value=np.nan)
 
-# %% ../../nbs/1_data/12_files.ipynb #77ffc679
+# %% ../../nbs/1_data/12_files.ipynb #b9b4b1af
 _UNITS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}  # milliseconds in one
 _PLAUSIBLE_MS = (100_000_000_000, 4_102_444_800_000)  # 1973 to 2100: the ranges of the four units do not touch
 
@@ -126,7 +133,8 @@ def _from_epoch(values: np.ndarray, source: str) -> np.ndarray:
     wrong = ~((in_ms >= _PLAUSIBLE_MS[0]) & (in_ms < _PLAUSIBLE_MS[1]))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(f"{source} row {row + 1}: time {values[row]:.10g} is not an epoch in {unit or 's, ms, us or ns'} like the others; "
+        raise InputError(f"{source} row {row + 1}: time {values[row]:.10g} is not an epoch in "
+                         f"{unit or 's, ms, us or ns'} like the others; "
                          "one unit per file; mend the row")
     if unit in ("us", "ns") and np.issubdtype(values.dtype, np.integer):
         return values // int(1 / _UNITS[unit])  # exact: float64 ends at 2**53
@@ -147,18 +155,21 @@ def _is_one_clock(ms: np.ndarray, offsets: np.ndarray) -> bool:
     moments = [(datetime.fromtimestamp(ms[i] / 1000, UTC), timedelta(minutes=int(offsets[i]))) for i in ends]
     return any(all(t.astimezone(zone).utcoffset() == offset for t, offset in moments) for zone in _zones())
 
-# %% ../../nbs/1_data/12_files.ipynb #73dd255f
+# %% ../../nbs/1_data/12_files.ipynb #18451ef1
 def _from_text(text: pd.Series, source: str, naive: str) -> np.ndarray:
-    text = text.str.strip().str.replace(r"^(\d{4})[./](\d{1,2})[./](\d{1,2})", _padded, regex=True).str.replace(" UTC", "Z", regex=False)
+    text = text.str.strip().str.replace(" UTC", "Z", regex=False)
+    text = text.str.replace(r"^(\d{4})[./](\d{1,2})[./](\d{1,2})", _padded, regex=True)
     parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     if parsed.isna().any():
         row = int(np.argmax(parsed.isna()))
-        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' is not a time; write it as 2024-01-31 12:00:00+00:00; mend the row")
+        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' is not a time; "
+                         "write it as 2024-01-31 12:00:00+00:00; mend the row")
     zone = text.str.extract(r":\d\d(?:\.\d+)?\s*(Z|[+-]\d\d(?::?\d\d)?)$")[0]
     bare = zone.isna().to_numpy()
     if bare.any() and not bare.all():
         row = int(np.argmax(bare != bare[0]))
-        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' {'has no' if bare[row] else 'has a'} zone, unlike the rows before; "
+        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' {'has no' if bare[row] else 'has a'} zone, "
+                         "unlike the rows before; "
                          "mixed time zones cannot be told apart; write every time with its offset")
     if bare.all():
         _allow_naive(naive, text.iloc[0], source)
@@ -167,7 +178,8 @@ def _from_text(text: pd.Series, source: str, naive: str) -> np.ndarray:
     offsets = np.array([_minutes(n) for n in names])[kinds]
     if not _is_one_clock(ms, offsets):
         row = int(np.argmax(offsets != offsets[0]))
-        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' has another offset than the rows before, and no place's clock has changed so; "
+        raise InputError(f"{source} row {row + 1}: '{text.iloc[row]}' has another offset than the rows before, "
+                         "and no place's clock has changed so; "
                          "mixed time zones; write every time in one zone")
     return ms
 
@@ -183,7 +195,8 @@ def _minutes(zone: str) -> int:
 
 def _allow_naive(naive: str, example: Any, source: str) -> None:
     if naive != "utc":
-        raise InputError(f"{source}: '{example}' has no time zone; write times with their offset, or let the contract say `naive_times: utc`")
+        raise InputError(f"{source}: '{example}' has no time zone; write times with their offset, "
+                         "or let the contract say `naive_times: utc`")
 
 
 def parse_times(
@@ -207,7 +220,7 @@ def parse_times(
         return _from_epoch(pd.to_numeric(text).to_numpy(), source)
     return _from_text(text, source, naive)
 
-# %% ../../nbs/1_data/12_files.ipynb #db56be73
+# %% ../../nbs/1_data/12_files.ipynb #15dc4e16
 def infer_timeframe(
     ms: np.ndarray,  # int64 milliseconds, at least two
 ) -> str:  # "15m", "1h", "1d"
@@ -216,7 +229,8 @@ def infer_timeframe(
     step = int(steps[np.argmax(counts)]) if len(steps) else 0
     unit = next((u for u in "dhm" if step > 0 and step % UNIT_MS[u] == 0), None)
     if unit is None:
-        raise InputError(f"the distance between rows is mostly {step / 1000:g} s, which is no timeframe; say which it is, such as 1h")
+        raise InputError(f"the distance between rows is mostly {step / 1000:g} s, which is no timeframe; "
+                         "say which it is, such as 1h")
     return f"{step // UNIT_MS[unit]}{unit}"
 
 
@@ -230,7 +244,8 @@ def open_times(
     if (name := pick_column(table, "event_time")) is not None:
         return parse_times(table[name], source, naive)
     if (name := pick_column(table, "close_time")) is None:
-        raise InputError(f"{source}: no column of times; found {', '.join(map(str, table.columns))}; name one 'timestamp'")
+        raise InputError(f"{source}: no column of times; found {', '.join(map(str, table.columns))}; "
+                         "name one 'timestamp'")
     ends = parse_times(table[name], source, naive)
     ends += ends % 1000 == 999  # xx:59.999 is the last millisecond of the bar
     return ends - timeframe_ms(timeframe or infer_timeframe(ends))
@@ -247,7 +262,8 @@ def as_frame(
     names = {c: pick_column(table, c) for c in (*FIELDS[kind], *(PRICES if kind == "open_interest" else ()))}
     missing = [c for c in FIELDS[kind] if names[c] is None]
     if missing and (kind != "open_interest" or len(missing) == len(FIELDS[kind])):
-        raise InputError(f"{source}: column '{missing[0]}' is missing{nearest(missing[0], map(str, table.columns))}; {kind} need {', '.join(FIELDS[kind])}")
+        raise InputError(f"{source}: column '{missing[0]}' is missing{nearest(missing[0], map(str, table.columns))}; "
+                         f"{kind} need {', '.join(FIELDS[kind])}")
     index = from_ms(open_times(table, source, naive, timeframe))
     return pd.DataFrame({c: _numbers(table[n], c, source) for c, n in names.items() if n is not None}, index=index)
 

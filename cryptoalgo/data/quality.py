@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.clock import UNIT_MS, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 
-# %% ../../nbs/1_data/14_quality.ipynb #7dcdc551
+# %% ../../nbs/1_data/14_quality.ipynb #f115fceb
 PRICES = ("open", "high", "low", "close")
 
 
@@ -29,7 +29,8 @@ def regular_grid(
     off = (t % step != 0) | (np.diff(t, prepend=t[:1] - step) <= 0)
     if off.any():
         row = int(np.argmax(off))
-        raise InputError(f"bar {row + 1} ({bars.index[row]}): not on the rising grid of {timeframe}; ingest refuses such rows, read the bars from the store")
+        raise InputError(f"bar {row + 1} ({bars.index[row]}): not on the rising grid of {timeframe}; "
+                         "ingest refuses such rows, read the bars from the store")
     ahead = np.diff(t, append=t[-1:] + step) // step  # steps to the next bar
     copies = np.where(ahead - 1 <= fill_bars, ahead, 1)
     source = np.repeat(np.arange(len(t)), copies)

@@ -26,7 +26,7 @@ from .store import FIELDS, Provenance, SeriesKey, Store
 
 _all_ = ["read_file"]  # a file as a frame, for those who do not store it
 
-# %% ../../nbs/1_data/12_sources.ipynb #4b353130
+# %% ../../nbs/1_data/12_sources.ipynb #198c5476
 KINDS = {"ohlcv": "candles", "funding": "funding", "open-interest": "open_interest", "macro": "daily", "equities": "daily"}  # in order of reading
 FUTURES = {"binance": "binanceusdm"}  # folder of a perpetual market -> ccxt's id
 TICKERS = {"VIX": "^VIX", "DXY": "DX-Y.NYB"}  # file name -> the ticker it is known by
@@ -57,7 +57,8 @@ def recognise(
     if kind == "daily":
         return SeriesKey(kind, "yahoo", TICKERS.get(symbol, symbol), "1d", adjusted=True)
     if depth + 2 >= len(path.parts):
-        raise InputError(f"{path.name}: whose series is it? {folder}/ holds one folder a venue; put it in {folder}/<venue>/")
+        raise InputError(f"{path.name}: whose series is it? {folder}/ holds one folder a venue; "
+                         f"put it in {folder}/<venue>/")
     venue = path.parts[depth + 1]
     if kind != "candles" or folder == "ohlcv-perp":
         venue = FUTURES.get(venue, venue)
@@ -65,7 +66,7 @@ def recognise(
         raise InputError(f"{path.name}: of which timeframe? its name does not say; call it {symbol}-1h{path.suffix}")
     return SeriesKey(kind, venue, symbol, "" if kind == "funding" else timeframe or "")
 
-# %% ../../nbs/1_data/12_sources.ipynb #3cafc993
+# %% ../../nbs/1_data/12_sources.ipynb #9a2aedc4
 UNNAMED = "unnamed"  # the venue of a file that does not say
 _QUOTES = ("USDT", "USDC", "USD", "BUSD", "EUR")
 
@@ -75,13 +76,15 @@ def recognise_loose(
     table: pd.DataFrame,  # what it holds, raw
 ) -> SeriesKey:  # its venue is `unnamed`, or yahoo where only working days have rows
     "The series of a file by its columns and name. Raises `InputError` when they do not tell."
-    has = {c for c in ("open", "high", "low", "close", "funding_rate", "open_interest", "open_interest_value") if pick_column(table, c) is not None}
-    kind = next((k for k in ("candles", "funding", "open_interest") if has & set(FIELDS[k])), None)
+    kinds = {"candles": FIELDS["candles"][:4], "funding": FIELDS["funding"], "open_interest": FIELDS["open_interest"]}
+    kind = next((k for k, fields in kinds.items() if any(pick_column(table, f) is not None for f in fields)), None)
     words = re.split(r"[-_ ]+", Path(path).stem)
     symbol = words[0] + (words[1] if len(words) > 1 and words[1] in _QUOTES else "")
     if kind is None or not re.fullmatch(r"[A-Z0-9^=.]+", symbol):
-        what = f"its columns {', '.join(map(str, table.columns))} are of no kind" if kind is None else "its name does not begin with a symbol"
-        raise InputError(f"{Path(path).name}: whose series is it? {what}; put it in a folder like ohlcv/binance/ and call it BTCUSDT-1h{Path(path).suffix}")
+        columns = f"its columns {', '.join(map(str, table.columns))} are of no kind"
+        what = columns if kind is None else "its name does not begin with a symbol"
+        raise InputError(f"{Path(path).name}: whose series is it? {what}; put it in a folder like ohlcv/binance/ and "
+                         f"call it BTCUSDT-1h{Path(path).suffix}")
     if kind == "funding":
         return SeriesKey(kind, UNNAMED, symbol)
     ms = open_times(table, Path(path).name, "utc", timeframe := next((w for w in words if re.fullmatch(r"\d+[mhd]", w)), ""))
@@ -90,7 +93,7 @@ def recognise_loose(
         return SeriesKey("daily", "yahoo", TICKERS.get(symbol, symbol), "1d")
     return SeriesKey(kind, UNNAMED, symbol, timeframe)
 
-# %% ../../nbs/1_data/12_sources.ipynb #49dea6c6
+# %% ../../nbs/1_data/12_sources.ipynb #b3ead55b
 def _refuse_unfinished(new: pd.DataFrame, key: SeriesKey, store: Store, contract: Contract, source: str) -> list[str]:
     "Waivers used; `InputError` names the bars of `new` that are earlier states of stored ones."
     if store.last_run(key) is None:
@@ -99,14 +102,17 @@ def _refuse_unfinished(new: pd.DataFrame, key: SeriesKey, store: Store, contract
     forming = ((new["open"] == old["open"]) & (new["high"] <= old["high"]) & (new["low"] >= old["low"])
                & (new["volume"] < old["volume"]) & (new["close"] != old["close"])).to_numpy()
     stamps = to_ms(pd.DatetimeIndex(new.index))
-    waivers = {i: contract.waiver("unfinished", key.venue, key.symbol, stamps[i], stamps[i]) for i in np.flatnonzero(forming).tolist()}
+    waivers = {i: contract.waiver("unfinished", key.venue, key.symbol, stamps[i], stamps[i])
+               for i in np.flatnonzero(forming).tolist()}
     rows = [i for i, waiver in waivers.items() if waiver is None]
     if rows:
         times = [f"{t:%Y-%m-%d %H:%M}" for t in from_ms(stamps[rows])]
         volume, stored = new["volume"].iloc[rows[0]], old["volume"].iloc[rows[0]]
         count = f"{len(rows)} unfinished bars" if len(rows) > 1 else "an unfinished bar"
-        raise InputError(f"{source} row {rows[0] + 1} ({times[0]}): volume {volume:g} where {stored:g} is stored: {count}, saved while still forming "
-                         f"({', '.join(times[:10])}); the finished state is stored; drop these rows, or grant a dated waiver of 'unfinished'")
+        raise InputError(f"{source} row {rows[0] + 1} ({times[0]}): volume {volume:g} where {stored:g} is stored: "
+                         f"{count}, saved while still forming "
+                         f"({', '.join(times[:10])}); the finished state is stored; drop these rows, "
+                         "or grant a dated waiver of 'unfinished'")
     return [str(waiver) for waiver in dict.fromkeys(waivers.values())]
 
 
@@ -127,10 +133,12 @@ def _refuse_wrong_clock(new: pd.DataFrame, key: SeriesKey, store: Store, contrac
     if not contract.max_price_mismatch < (as_stamped := mismatch(0)) < np.inf:
         return
     best = min(range(-14 * 24, 14 * 24 + 1), key=mismatch)
-    raise InputError(f"{source}: wrong clock: its {column} is {as_stamped:.1%} (median) away from the market's at the same times; at most "
-                     f"{contract.max_price_mismatch:.1%} may be; shifted by {best} bars it would be {mismatch(best):.2%}; find out its clock and mend the times")
+    raise InputError(f"{source}: wrong clock: its {column} is {as_stamped:.1%} (median) away from the market's at "
+                     "the same times; at most "
+                     f"{contract.max_price_mismatch:.1%} may be; "
+                     f"shifted by {best} bars it would be {mismatch(best):.2%}; find out its clock and mend the times")
 
-# %% ../../nbs/1_data/12_sources.ipynb #ad52837b
+# %% ../../nbs/1_data/12_sources.ipynb #a5a5bdb9
 @dataclass(frozen=True)
 class IngestRow:
     "What became of one file."
@@ -163,12 +171,15 @@ class IngestReport:
         "For people: totals, then what was revised, excused, refused and left out."
         n = {name: sum(getattr(row, name) for row in self.rows) for name in ("inserted", "unchanged", "revised")}
         refused = [row.refused for row in self.rows if row.refused]
-        lines = [f"{len(self.rows) - len(refused)} files loaded, {len(refused)} refused: " + ", ".join(f"{v:,} rows {k}" for k, v in n.items())]
+        counts = ", ".join(f"{v:,} rows {k}" for k, v in n.items())
+        lines = [f"{len(self.rows) - len(refused)} files loaded, {len(refused)} refused: {counts}"]
         lines += [f"revised: {row.series}: {row.revised} rows, first {row.revised_times[0]}" for row in self.rows if row.revised]
         lines += [f"waived: {waiver}" for waiver in dict.fromkeys(w for row in self.rows for w in row.waivers)]
-        return "\n".join([*lines, *(f"refused: {why}" for why in refused), *([f"left out: {', '.join(self.others)}"] if self.others else [])])
+        lines += [f"refused: {why}" for why in refused]
+        lines += [f"left out: {', '.join(self.others)}"] * bool(self.others)
+        return "\n".join(lines)
 
-# %% ../../nbs/1_data/12_sources.ipynb #5e1ae14c
+# %% ../../nbs/1_data/12_sources.ipynb #4ac6ef47
 def ingest_file(
     path: Path,  # one file
     store: Store,  # where it goes
@@ -222,7 +233,8 @@ def series_files(
         raise InputError(f"{path}: there is no such file or folder; name one that exists")
     files = [p for folder in _below(path) for p in sorted(folder.rglob("*")) if p.suffix.lower() in READERS and p.is_file()]
     if not files:
-        raise InputError(f"{path}: holds no files of series in a sub-folder {', '.join(KINDS)}; name such a folder, or one file")
+        raise InputError(f"{path}: holds no files of series in a sub-folder {', '.join(KINDS)}; name such a folder, "
+                         "or one file")
     return files
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..core.clock import DAY_MS, from_ms, to_ms
 from ..core.errors import InputError, OutsideError, nearest
 
-# %% ../../nbs/1_data/11_store.ipynb #70e8fec7
+# %% ../../nbs/1_data/11_store.ipynb #d3448859
 class SeriesKey(NamedTuple):
     "What a series is. The venue is part of it: two venues never blend."
     kind: str  # candles, funding, open_interest, daily
@@ -37,7 +37,8 @@ class SeriesKey(NamedTuple):
 
 
 OHLCV = ("open", "high", "low", "close", "volume")
-FIELDS = {"candles": OHLCV, "funding": ("funding_rate",), "open_interest": ("open_interest", "open_interest_value"), "daily": OHLCV}
+FIELDS = {"candles": OHLCV, "funding": ("funding_rate",), "open_interest": ("open_interest", "open_interest_value"),
+          "daily": OHLCV}
 NAMES = {"candles": "candles", "funding": "funding", "open_interest": "open_interest", "daily": "daily_bars"}
 _META = sa.MetaData()
 
@@ -113,7 +114,7 @@ def _engine(url: sa.URL, wait_s: float) -> sa.Engine:
 
     return engine
 
-# %% ../../nbs/1_data/11_store.ipynb #7122cec6
+# %% ../../nbs/1_data/11_store.ipynb #250e3ac5
 class UpsertResult(NamedTuple):
     "What one upsert did, in rows, and the times whose values were revised."
     inserted: int
@@ -157,7 +158,8 @@ class StoreBase:
             yield
         except (sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, OSError) as e:
             said = e.strerror or "" if isinstance(e, OSError) else str(getattr(e, "orig", None) or e).splitlines()[0]
-            why = next((meaning for word, meaning in _TROUBLE.items() if word in said.lower()), f"{said}; mend that and run it again")
+            known = (meaning for word, meaning in _TROUBLE.items() if word in said.lower())
+            why = next(known, f"{said}; mend that and run it again")
             raise OutsideError(f"{self.name}: {why}") from e
 
     @cached_property
@@ -239,7 +241,7 @@ def _differs(kind: str, new: np.ndarray, old: np.ndarray) -> np.ndarray:
         differs |= (new[field] != old[field]) & ~(np.isnan(new[field]) & np.isnan(old[field]))
     return differs
 
-# %% ../../nbs/1_data/11_store.ipynb #ace23fdd
+# %% ../../nbs/1_data/11_store.ipynb #73986c16
 class StoreWrites(StoreBase):
     "Putting rows in."
 
@@ -278,8 +280,8 @@ class StoreWrites(StoreBase):
         return connection.execute(sa.select(SERIES).where(*match).with_for_update()).one()
 
     def _insert(self, connection: sa.Connection, kind: str, series_id: int, run_id: int, rows: np.ndarray) -> None:
-        n = len(rows)
-        _bulk_insert(connection, TABLES[kind], [np.full(n, series_id), *(rows[name] for name in rows.dtype.names or ()), np.full(n, run_id)])
+        values = [rows[name] for name in rows.dtype.names or ()]
+        _bulk_insert(connection, TABLES[kind], [np.full(len(rows), series_id), *values, np.full(len(rows), run_id)])
 
     def _revise(self, connection: sa.Connection, kind: str, series_id: int, run_id: int, new: np.ndarray, old: np.ndarray) -> None:
         "Write the old values to the revisions and the new ones in their place."
@@ -289,10 +291,10 @@ class StoreWrites(StoreBase):
             connection.execute(sa.insert(REVISIONS).values(
                 series_id=series_id, event_time=int(row["event_time"]), old_run_id=int(was["run_id"]), new_run_id=run_id,
                 old_values=json.dumps(old_values), new_values=json.dumps(values)))
-            connection.execute(sa.update(table).where(table.c.series_id == series_id, table.c.event_time == int(row["event_time"]))
-                               .values(**values, run_id=run_id))
+            here = (table.c.series_id == series_id, table.c.event_time == int(row["event_time"]))
+            connection.execute(sa.update(table).where(*here).values(**values, run_id=run_id))
 
-# %% ../../nbs/1_data/11_store.ipynb #31654270
+# %% ../../nbs/1_data/11_store.ipynb #02d6a42d
 When = str | pd.Timestamp | None
 
 
@@ -332,25 +334,30 @@ class Store(StoreWrites):
         first, last = _bound(start, False), _bound(end, True)
         with self._reading() as connection:
             rows = _stretch(connection, key.kind, self._series_id(connection, key), first, last)
-        frame = pd.DataFrame({field: np.ascontiguousarray(rows[field]) for field in FIELDS[key.kind]}, index=from_ms(rows["event_time"]))
+        values = {field: np.ascontiguousarray(rows[field]) for field in FIELDS[key.kind]}
+        frame = pd.DataFrame(values, index=from_ms(rows["event_time"]))
         return frame.assign(available_time=from_ms(rows["available_time"], "available_time"))
 
     def _series_id(self, connection: sa.Connection, key: SeriesKey) -> int:
-        stored = {SeriesKey(*row[1:]): row.id for row in connection.execute(sa.select(*(SERIES.c[n] for n in ("id", *SeriesKey._fields))))}
+        query = sa.select(*(SERIES.c[name] for name in ("id", *SeriesKey._fields)))
+        stored = {SeriesKey(*row[1:]): row.id for row in connection.execute(query)}
         if key in stored:
             return stored[key]
         same_kind = [k for k in stored if k.kind == key.kind]
         for name in ("venue", "symbol", "timeframe", "adjusted"):
             wanted, known = getattr(key, name), {getattr(k, name) for k in same_kind}
             if wanted not in known:
-                raise InputError(f"{self.name}: no {key} is stored; unknown {name} '{wanted}'{nearest(wanted, known)}; ingest it, or name one that is stored")
+                raise InputError(f"{self.name}: no {key} is stored; "
+                                 f"unknown {name} '{wanted}'{nearest(wanted, known)}; ingest it, "
+                                 "or name one that is stored")
             same_kind = [k for k in same_kind if getattr(k, name) == wanted]
         raise InputError(f"{self.name}: no {key} is stored; ingest it first")
 
     def series(self) -> pd.DataFrame:
         "What is stored: one row a series, with first and last time and the number of rows."
         with self._reading() as connection:
-            rows: Any = connection.execute(sa.select(SERIES).order_by(*(SERIES.c[n] for n in SeriesKey._fields))).mappings().all()
+            query = sa.select(SERIES).order_by(*(SERIES.c[name] for name in SeriesKey._fields))
+            rows: Any = connection.execute(query).mappings().all()
         frame = pd.DataFrame(rows, columns=SERIES.columns.keys()).drop(columns="id")
         return frame.assign(first=from_ms(frame["first"].to_numpy()), last=from_ms(frame["last"].to_numpy()))
 
