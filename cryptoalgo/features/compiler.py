@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['module_source', 'Program', 'cache_dir', 'load']
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #e5c07a19
+# %% ../../nbs/2_features/20b_compiler.ipynb #60d640ac
 import hashlib
 import importlib.util
 import inspect
@@ -21,14 +21,14 @@ from typing import Any
 
 import numba
 import numpy as np
-from platformdirs import user_cache_dir
 
+from ..core.compiled import cache_root
 from ..core.errors import InputError, OutsideError
 from . import kernels
 from .expressions import INPUTS, Expr, inputs_of, source
 from .kernels import block_bars
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #6a832b83
+# %% ../../nbs/2_features/20b_compiler.ipynb #793d50dd
 _MOMENTS = {1: "roll_mean", 2: "roll_var", 3: "roll_moments", 4: "roll_moments"}
 _AGGREGATE = {"open": "{old}", "high": "max({old}, {new})", "low": "min({old}, {new})",
               "volume": "{old} + {new}", "funding_event": "{old} + {new}"}  # the others are those of the last bar
@@ -167,7 +167,7 @@ class _Writer:
             kernel = self.use(_MOMENTS[self.depth[domain, x, w]])
             count = {"roll_mean": 1, "roll_var": 2, "roll_moments": 4}[kernel]
             out = tuple(f"m{len(self.rings)}_{k + 1}" for k in range(count))
-            call = f"{kernel}(F, {self.cells(count * (w + 1))}, {w}, {self.place(domain, w)}, {value})"
+            call = f"{kernel}(F, {self.cells(count * (w + 2))}, {w}, {self.place(domain, w)}, {value})"
             self.line(f"{', '.join(out)} = {call}")
             self.rings[key] = out
         return self.rings[key]
@@ -245,7 +245,7 @@ def module_source(
         state=writer.size, lookbacks=lookbacks, body="\n".join(body), longest=max(lookbacks), width=len(roots),
         kernels="\n\n\n".join(inspect.getsource(writer.kernels[name].py_func).strip() for name in used))
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #49fa1bd6
+# %% ../../nbs/2_features/20b_compiler.ipynb #3acf45da
 @dataclass(frozen=True)
 class Program:
     "A compiled pass over some formulas."
@@ -257,7 +257,7 @@ class Program:
 
 def cache_dir() -> Path:  # created if need be
     "Folder of the compiled kernels."
-    path = Path(os.environ.get("CRYPTOALGO_CACHE_DIR") or user_cache_dir("cryptoalgo")) / "kernels"
+    path = cache_root() / "features"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -267,7 +267,7 @@ def cache_dir() -> Path:  # created if need be
 
 def _place(text: str, digest: str) -> Path:
     "File of the module, written if it is absent or not what it should be."
-    path = cache_dir() / f"features_{digest[:24]}.py"
+    path = cache_dir() / f"cryptoalgo_features_{digest[:24]}.py"
     if path.exists() and path.read_text() == text:
         return path
     try:
@@ -290,6 +290,6 @@ def load(
     path = _place(text, digest)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)  # numba looks it up by name
     spec.loader.exec_module(module)
     return Program(text, digest, module.STATE, module.run)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['kernel', 'TAIL', 'PLOGP', 'bigger', 'smaller', 'roll_sum', 'roll_max', 'roll_min', 'roll_mean', 'roll_var',
-           'add_to_moments', 'roll_moments', 'roll_cusum', 'block_bars', 'smooth', 'streak', 'rank_percentile',
-           'permutation_entropy', 'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cell']
+           'roll_moments', 'roll_cusum', 'block_bars', 'smooth', 'streak', 'rank_percentile', 'permutation_entropy',
+           'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cell']
 
 # %% ../../nbs/2_features/20_kernels.ipynb #6a07f55a
 import math
@@ -67,89 +67,70 @@ def roll_min(F, o, w, j, x):
         F[o + k] = smaller(F[o + k], F[o + k + 1])
     return p
 
-# %% ../../nbs/2_features/20_kernels.ipynb #5a3d1fd8
+# %% ../../nbs/2_features/20_kernels.ipynb #da70c0e9
 @kernel
 def roll_mean(F, o, w, j, x):
-    "Mean of the last w values. F[o:o+w] values and suffix means, F[o+w] prefix mean."
-    p = x
-    if j > 0:
-        p = F[o + w]
-        p += (x - p) * (1.0 / (j + 1))
+    "Mean of the last w values. F[o:o+w] values and suffix sums about F[o+w+1], F[o+w] prefix sum about the same."
+    c = F[o + w + 1]
+    p = (0.0 if j == 0 else F[o + w]) + (x - c)
     F[o + w] = p
     F[o + j] = x
     if j < w - 1:
-        s = F[o + j + 1]
-        return s + (p - s) * ((j + 1) * (1.0 / w))
-    s = x
-    for k in range(w - 2, -1, -1):
-        s += (F[o + k] - s) * (1.0 / (w - k))
+        return c + (F[o + j + 1] + p) * (1.0 / w)
+    s = 0.0
+    for k in range(w - 1, -1, -1):
+        s += F[o + k] - x
         F[o + k] = s
-    return p
+    F[o + w + 1] = x
+    return x + s * (1.0 / w)
 
 
 @kernel
 def roll_var(F, o, w, j, x):
-    "(mean, sum of squared deviations) of the last w values. Two layouts of `roll_mean`, one after the other."
-    q = o + w + 1
-    p, p2 = x, 0.0
-    if j > 0:
-        p, p2 = F[o + w], F[q + w]
-        d = x - p
-        r = d * (1.0 / (j + 1))
-        p += r
-        p2 += d * r * j
+    "(mean, sum of squared deviations) of the last w values. As `roll_mean`, then as much again for the squares."
+    q, c = o + w + 2, F[o + w + 1]
+    d = x - c
+    p, p2 = (0.0 if j == 0 else F[o + w]) + d, (0.0 if j == 0 else F[q + w]) + d * d
     F[o + w], F[q + w] = p, p2
     F[o + j] = x
     if j < w - 1:
-        s, b = F[o + j + 1], (j + 1) * (1.0 / w)
-        d = p - s
-        return s + d * b, F[q + j + 1] + p2 + d * d * b * (w - 1 - j)
-    s, s2 = x, 0.0
-    F[q + j] = s2
-    for k in range(w - 2, -1, -1):
-        d = F[o + k] - s
-        r = d * (1.0 / (w - k))
-        s += r
-        s2 += d * r * (w - k - 1)
-        F[o + k], F[q + k] = s, s2
-    return p, p2
+        s, s2 = F[o + j + 1] + p, F[q + j + 1] + p2
+    else:
+        s, s2, c = 0.0, 0.0, x
+        for k in range(w - 1, -1, -1):
+            d = F[o + k] - x
+            s += d
+            s2 += d * d
+            F[o + k], F[q + k] = s, s2
+        F[o + w + 1] = x
+    return c + s * (1.0 / w), s2 - s * s * (1.0 / w)
 
-# %% ../../nbs/2_features/20_kernels.ipynb #6433420e
-@kernel
-def add_to_moments(m, m2, m3, m4, c, x):
-    "(mean, M2, M3, M4) of c values and one more."
-    d = x - m
-    r = d * (1.0 / (c + 1))
-    t = d * r * c
-    r2 = r * r
-    m4 += t * r2 * (c * c - c + 1) + 6 * r2 * m2 - 4 * r * m3
-    m3 += t * r * (c - 1) - 3 * r * m2
-    return m + r, m2 + t, m3, m4
-
-
+# %% ../../nbs/2_features/20_kernels.ipynb #9a79ad1b
 @kernel
 def roll_moments(F, o, w, j, x):
-    "(mean, M2, M3, M4) of the last w values, Mk the sum of k-th powers of deviations. Four layouts of `roll_mean`."
-    q, u, v = o + w + 1, o + 2 * w + 2, o + 3 * w + 3
-    p, p2, p3, p4 = x, 0.0, 0.0, 0.0
-    if j > 0:
-        p, p2, p3, p4 = add_to_moments(F[o + w], F[q + w], F[u + w], F[v + w], j, x)
+    "(mean, M2, M3, M4) of the last w values, Mk the sum of k-th powers of deviations. As `roll_mean`, four times over."
+    q, u, v, c = o + w + 2, o + 2 * w + 4, o + 3 * w + 6, F[o + w + 1]
+    d = x - c
+    d2 = d * d
+    p, p2 = (0.0 if j == 0 else F[o + w]) + d, (0.0 if j == 0 else F[q + w]) + d2
+    p3, p4 = (0.0 if j == 0 else F[u + w]) + d2 * d, (0.0 if j == 0 else F[v + w]) + d2 * d2
     F[o + w], F[q + w], F[u + w], F[v + w] = p, p2, p3, p4
     F[o + j] = x
     if j < w - 1:
-        s, s2, s3, s4 = F[o + j + 1], F[q + j + 1], F[u + j + 1], F[v + j + 1]
-        a, b = (w - 1 - j) * (1.0 / w), (j + 1) * (1.0 / w)  # shares of the suffix and of the prefix
-        d = p - s
-        e = d * d * b * (w - 1 - j)
-        m3 = s3 + p3 + e * d * (a - b) + 3 * d * (a * p2 - b * s2)
-        m4 = s4 + p4 + e * d * d * (a * a - a * b + b * b) + 6 * d * d * (a * a * p2 + b * b * s2) + 4 * d * (a * p3 - b * s3)
-        return s + d * b, s2 + p2 + e, m3, m4
-    s, s2, s3, s4 = x, 0.0, 0.0, 0.0
-    F[q + j], F[u + j], F[v + j] = s2, s3, s4
-    for k in range(w - 2, -1, -1):
-        s, s2, s3, s4 = add_to_moments(s, s2, s3, s4, w - k - 1, F[o + k])
-        F[o + k], F[q + k], F[u + k], F[v + k] = s, s2, s3, s4
-    return p, p2, p3, p4
+        s, s2, s3, s4 = F[o + j + 1] + p, F[q + j + 1] + p2, F[u + j + 1] + p3, F[v + j + 1] + p4
+    else:
+        s, s2, s3, s4, c = 0.0, 0.0, 0.0, 0.0, x
+        for k in range(w - 1, -1, -1):
+            d = F[o + k] - x
+            d2 = d * d
+            s += d
+            s2 += d2
+            s3 += d2 * d
+            s4 += d2 * d2
+            F[o + k], F[q + k], F[u + k], F[v + k] = s, s2, s3, s4
+        F[o + w + 1] = x
+    m = s * (1.0 / w)  # mean about c
+    return c + m, s2 - s * s * (1.0 / w), s3 - m * (3 * s2 - 2 * m * s), s4 - m * (4 * s3 - m * (6 * s2 - 3 * m * s))
 
 # %% ../../nbs/2_features/20_kernels.ipynb #00c3319a
 @kernel
