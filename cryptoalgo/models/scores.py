@@ -248,7 +248,7 @@ def ece(
     low, high = 2 * value - np.quantile(resampled, [0.975, 0.025])
     return Score(value, float(max(low, 0.0)), float(np.clip(high, value, 1.0)), None, None, None, up.size)
 
-# %% ../../nbs/3_models/30_scores.ipynb #1ae12f78
+# %% ../../nbs/3_models/30_scores.ipynb #2dae789d
 def quality(
     ic: Score,  # Spearman
     versus: Score,  # lift
@@ -260,7 +260,7 @@ def quality(
         return _unknown(f"needs IC and lift: {ic.reason or versus.reason}", ic.n)
     points = min(40.0, 200 * abs(ic.value)) + min(30.0, 300 * max(versus.value, 0.0))
     points += 20 * max(1 - ic.p / 0.05, 0.0) if ic.p is not None else 0.0
-    return _unknown("a composite: see its parts", ic.n, None, points + 5 * completeness + min(5.0, labels / 20))
+    return _unknown("a composite: see its parts", ic.n, None, float(points + 5 * completeness + min(5.0, labels / 20)))
 
 # %% ../../nbs/3_models/30_scores.ipynb #c4cfe199
 def score(
