@@ -178,7 +178,7 @@ def parse_set(
         value = {part: value}
     return value
 
-# %% ../../nbs/0_core/04_params.ipynb #91e957ef
+# %% ../../nbs/0_core/04_params.ipynb #55c0626d
 def _fields_at(model: type[BaseModel], where: Sequence[Any]) -> list[str]:
     "Names of the fields that may stand at a place inside a model."
     for part in where:
@@ -199,7 +199,7 @@ def build(
     try:
         return model.model_validate(dict(values))
     except ValidationError as e:
-        first = e.errors()[0]
+        first = min(e.errors(), key=lambda x: x["type"] != "extra_forbidden")  # a misspelt key explains a missing one
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), _fields_at(model, first["loc"][:-1]))

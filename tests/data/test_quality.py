@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, to_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.data.quality import as_of, funding_columns, raw_qa, regular_grid
+from cryptoalgo.data.quality import raw_qa, regular_grid
 
 from .conftest import make_bars
 
@@ -52,68 +52,6 @@ def test_bars_off_the_grid_are_refused(change):
         regular_grid(change(known(make_bars(6))), "1h", 3)
 
 
-@given(known_h=st.lists(st.integers(0, 40), max_size=12), stale=st.integers(0, 15), shuffle=st.randoms())
-@settings(max_examples=60, deadline=None)
-def test_as_of_is_the_last_known_value_that_is_fresh(known_h, stale, shuffle):
-    rows = sorted(known_h)
-    series = pd.DataFrame({"x": np.arange(len(rows), dtype=float), "available_time": from_ms(np.array(rows, dtype="int64") * HOUR)})
-    closes = from_ms(np.arange(45) * HOUR)
-    expected = []
-    for h in range(45):
-        past = [i for i, k in enumerate(rows) if k <= h]
-        expected.append(float(past[-1]) if past and h - rows[past[-1]] <= stale else np.nan)
-    np.testing.assert_array_equal(as_of(closes, series, "x", pd.Timedelta(hours=stale)), expected)
-    latest = series.groupby("available_time").tail(1)
-    order = list(range(len(latest)))
-    shuffle.shuffle(order)
-    np.testing.assert_array_equal(as_of(closes, latest.iloc[order], "x", pd.Timedelta(hours=stale)), expected)
-
-
-def test_a_later_value_changes_nothing_before_it():
-    series = pd.DataFrame({"x": np.arange(20.0), "available_time": from_ms(np.arange(20) * 3 * HOUR)})
-    closes = from_ms(np.arange(60) * HOUR)
-    whole = as_of(closes, series, "x", pd.Timedelta("5h"))
-    for n in range(1, 20):
-        cut = as_of(closes[: 3 * n], series.iloc[:n], "x", pd.Timedelta("5h"))
-        np.testing.assert_array_equal(cut, whole[: 3 * n])
-
-
-@given(missing=st.sets(st.integers(0, 9)), late_ms=st.integers(0, 900))
-@settings(max_examples=60, deadline=None)
-def test_funding_events_fall_in_the_bar_that_ends_with_them(missing, late_ms):
-    stamps = np.array([8 * k for k in range(1, 11) if k - 1 not in missing], dtype="int64")
-    rates = (stamps + 1) * 1e-5
-    known_ms = T0 + stamps * HOUR + late_ms
-    funding = pd.DataFrame({"funding_rate": rates, "available_time": from_ms(known_ms)}, index=from_ms(known_ms))
-    bars = known(make_bars(96))
-    columns = funding_columns(bars, funding)
-    closes = np.arange(1, 97)
-    settled = {int(s) + (late_ms > 0): r for s, r in zip(stamps, rates)}
-    for close, event, rate in zip(closes, columns["funding_event"], columns["funding_rate"]):
-        past = [s for s in settled if s <= close]
-        if close in settled:
-            assert event == settled[close] and rate == settled[close]
-        elif not past or close - past[-1] > 8:
-            assert np.isnan(event)
-        elif close - past[-1] < 7:
-            assert event == 0.0 and rate == settled[past[-1]]
-
-
-def test_funding_of_an_empty_series_is_unknown_not_zero():
-    bars = known(make_bars(5))
-    empty = pd.DataFrame({"funding_rate": np.array([], dtype=float), "available_time": from_ms(np.array([], dtype="int64"))})
-    assert funding_columns(bars, empty).isna().all().all()
-
-
-def test_several_settlements_in_one_bar_add_up():
-    stamps = from_ms(T0 + np.array([1, 3, 4]) * HOUR)
-    funding = pd.DataFrame({"funding_rate": [1e-4, 2e-4, 4e-4], "available_time": stamps}, index=stamps)
-    bars = make_bars(2)
-    bars.index = from_ms(T0 + np.array([0, 4]) * HOUR)
-    bars["available_time"] = from_ms(T0 + np.array([4, 8]) * HOUR)
-    assert funding_columns(bars, funding)["funding_event"].tolist() == [1e-4 + 2e-4 + 4e-4, 0.0]
-
-
 def test_the_account():
     bars = known(make_bars(48))
     bars.iloc[3, 4] = 0.0
@@ -121,18 +59,6 @@ def test_the_account():
     assert (qa["rows"], qa["gaps"], qa["filled_bars"], qa["missing_bars"], qa["zero_volume_bars"], qa["revisions"]) == (36, 1, 2, 12, 1, 2)
     assert qa["holes"] == [{"after": "2024-01-01T19:00:00Z", "before": "2024-01-02T06:00:00Z", "bars": 10}]
     assert json.loads(json.dumps(qa, allow_nan=False)) == qa and qa["waivers"] == ["why"]
-
-
-@pytest.mark.data
-def test_recorded_funding_is_all_accounted_for(recorded):
-    store, _ = recorded
-    bars = regular_grid(store.candles("binanceusdm", "SOLUSDT", "1h", "2021-01-01"), "1h", 3)
-    funding = store.funding("binanceusdm", "SOLUSDT", "2020-12-31", "2026-03-31 23:00")
-    columns = funding_columns(bars, funding)
-    assert len(bars) == 45_984 and not bars["is_filled"].any()
-    inside = funding[funding["available_time"] > bars.index[0]]
-    assert columns["funding_event"].sum() == pytest.approx(inside["funding_rate"].sum(), abs=1e-12)
-    assert columns.iloc[:-1].notna().all().all()
 
 
 @pytest.mark.data

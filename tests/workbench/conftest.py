@@ -1,0 +1,47 @@
+"""A workbench in miniature: its own folder, ledger and database, two simulated coins, a year of hours."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cryptoalgo.core.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "simulator": {"seed": 7, "days": 300, "edge": {"BTC": 14}},
+    "data": {"source": "simulator", "venue": "simulator", "funding_venue": "simulator", "oi_venue": "simulator"},
+    "costs": {"venue": "simulator"},
+    "splits": {"min_train_days": 120, "n_folds": 2},
+    "model": {"n_estimators": 20},
+    "validation": {"holdout_interval_days": 60, "holdout_days": 40, "bootstrap_paths": 200},
+}
+
+
+@pytest.fixture
+def workbench(tmp_path, monkeypatch):
+    "Settings of a fresh workbench; the working directory is its home."
+    (tmp_path / "settings.ini").write_text("[cryptoalgo]\nworkers = 2\n")
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "nbs").mkdir()
+    shutil.copytree(ROOT / "nbs" / "pipeline", tmp_path / "nbs" / "pipeline")
+    for name in ("TRADER_DB_URL", "TRADER_DB_PATH", "CRYPTOALGO_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CRYPTOALGO_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return load_settings(home=tmp_path)
+
+
+@pytest.fixture
+def issue_file(workbench):
+    "`issue_file(**changes)` writes an issue over SMALL and returns its path."
+
+    def write(number: int = 7, **changes) -> Path:
+        issue = {"issue": number, "name": "mini", "title": "Small", "question": "Does it run?", "coins": ["BTC", "ETH"],
+                 "timeframes": ["1h"], "params": SMALL} | changes
+        path = workbench.home / "params" / "issues" / f"{number:03d}-mini.yaml"
+        path.write_text(yaml.safe_dump(issue))
+        return path
+
+    return write

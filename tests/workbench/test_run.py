@@ -1,0 +1,113 @@
+"""An issue end to end in miniature: through papermill and in process, twice, forced, and with things going wrong."""
+
+import json
+
+import pytest
+
+from cryptoalgo.core.errors import InputError
+from cryptoalgo.core.ledger import Ledger
+from cryptoalgo.workbench.run import run_issue
+from cryptoalgo.workbench.runner import RunOptions
+
+STAGES = ["data", "features", "train", "backtest", "validate"]
+
+
+def artefacts(settings, number=7):
+    "Hashes of the deterministic artefacts of an issue, by coin or portfolio folder."
+    root = settings.home / "reports" / f"issue-{number}"
+    return {str(p.parent.relative_to(root)): {stage: s["artefacts"] for stage, s in json.loads(p.read_text()).items()}
+            for p in sorted(root.rglob("stages.json"))}
+
+
+def test_papermill_and_in_process_leave_the_same_bytes_and_a_second_run_recomputes_nothing(workbench, issue_file):
+    path = issue_file()
+    first = run_issue(path, workbench, RunOptions())
+    assert [u["exit_code"] for u in first["units"]] == [0, 0], [u["error"] for u in first["units"]]
+    assert all(list(u["stages"].values()) == ["computed"] * 5 for u in first["units"])
+    by_notebooks = artefacts(workbench)
+    assert {"BTC/1h", "ETH/1h", "portfolio/1h"} == set(by_notebooks)
+    chain = (workbench.home / "data" / "ledger.jsonl").read_bytes()
+
+    second = run_issue(path, workbench, RunOptions())
+    assert all(list(u["stages"].values()) == ["kept"] * 5 for u in second["units"])
+    assert artefacts(workbench) == by_notebooks
+    assert (workbench.home / "data" / "ledger.jsonl").read_bytes() == chain, "the same trial is counted once"
+
+    forced = run_issue(path, workbench, RunOptions(force=True, notebooks=False))
+    assert all(list(u["stages"].values()) == ["computed"] * 5 for u in forced["units"])
+    assert artefacts(workbench) == by_notebooks, "in process and forced: the same bytes as through papermill"
+    assert forced["artefacts"]["changed"] == [] and forced["artefacts"]["same"] > 20
+
+
+def test_the_report_says_simulated_and_has_every_deliverable(workbench, issue_file):
+    summary = run_issue(issue_file(), workbench, RunOptions(notebooks=False))
+    root = workbench.home / "reports" / "issue-7"
+    assert summary["simulated"] and "SIMULATED" in (root / "index.html").read_text()
+    for coin in ("BTC", "ETH"):
+        here = {p.name for p in (root / coin / "1h").iterdir()}
+        assert {"qa.json", "leakage.json", "metrics_test.json", "preds_test.parquet", "backtest_metrics.json", "trades.csv",
+                "equity.csv", "equity_curve.png", "diagnostics.json", "robustness.json", "readiness.json"} <= here
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert manifest["ledger_head"] == Ledger(workbench.home / "data" / "ledger.jsonl").view().head
+
+
+def test_a_failing_coin_leaves_the_others_alone(workbench, issue_file):
+    path = issue_file(coin_params={"ETH": {"splits": {"min_train_days": 5000}}})
+    summary = run_issue(path, workbench, RunOptions())
+    btc, eth = summary["units"]
+    assert btc["exit_code"] == 0 and btc["tier"] in ("FULL", "PILOT", "SHADOW", "REJECT")
+    assert eth["exit_code"] == 2 and eth["failed"] == "p20_features" and "min_train_days" in eth["error"]
+
+
+def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, monkeypatch):
+    "The development stages are handed data that physically ends: another holdout leaves them byte-equal."
+    from cryptoalgo.research import experiment
+
+    run_issue(issue_file(), workbench, RunOptions(notebooks=False))
+    before = artefacts(workbench)
+    real = experiment.simulate
+
+    def garbled(params, coins, timeframe):
+        market = real(params, coins, timeframe)
+        for bars in market.bars.values():
+            late = bars.index >= bars.index[-1] - (bars.index[-1] - bars.index[0]) * (59 / 300)
+            bars.loc[late, ["open", "high", "low", "close"]] *= 3.0
+        return market
+
+    monkeypatch.setattr(experiment, "simulate", garbled)
+    run_issue(issue_file(), workbench, RunOptions(notebooks=False, force=True))
+    after = artefacts(workbench)
+    for coin in ("BTC/1h", "ETH/1h"):
+        assert all(before[coin][stage] == after[coin][stage] for stage in STAGES[:-1])
+        assert before[coin]["validate"] != after[coin]["validate"]
+
+
+def test_one_changed_rule_recomputes_the_backtest_and_not_the_features(workbench, issue_file):
+    path = issue_file()
+    run_issue(path, workbench, RunOptions(notebooks=False))
+    changed = run_issue(path, workbench, RunOptions(("rules.threshold=0.57",), notebooks=False))
+    for unit in changed["units"]:
+        assert unit["stages"] == {"data": "kept", "features": "kept", "train": "kept", "backtest": "computed", "validate": "computed"}
+
+
+def test_a_second_candidate_is_counted_and_reads_the_holdout_a_second_time(workbench, issue_file):
+    path = issue_file()
+    run_issue(path, workbench, RunOptions(notebooks=False))
+    run_issue(path, workbench, RunOptions(("rules.threshold=0.57",), notebooks=False))
+    robustness = json.loads((workbench.home / "reports/issue-7/BTC/1h/robustness.json").read_text())
+    assert robustness["n_trials"] == 2 and robustness["holdout_readers"] == 2
+    checks = {c["name"]: c for c in json.loads((workbench.home / "reports/issue-7/BTC/1h/readiness.json").read_text())["checks"]}
+    assert not checks["holdout_read_once"]["passed"]
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"coins": ["BTC"], "params": {"rules": {"treshold": 0.6}}}, "threshold"),
+    ({"params": {"simulator": {"edge": {"XRP": 9}}, "data": {"source": "simulator"}}}, "XRP"),
+    ({"timeframes": ["1hour"]}, "1hour"),
+    ({"params": {"costs": {"venue": "binanceusd"}}}, "binanceusdm"),
+])
+def test_wrong_parameters_are_refused_before_anything_runs(workbench, issue_file, changes, says):
+    with pytest.raises(InputError, match=says):
+        run_issue(issue_file(**changes), workbench, RunOptions(notebooks=False))
+    assert not (workbench.home / "reports" / "issue-7").exists()
+    assert not (workbench.home / "data").exists()
