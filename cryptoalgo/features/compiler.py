@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['module_source', 'Program', 'cache_dir', 'load']
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #60d640ac
+# %% ../../nbs/2_features/20b_compiler.ipynb #48359e5c
 import hashlib
 import importlib.util
 import inspect
@@ -25,10 +25,10 @@ import numpy as np
 from ..core.compiled import cache_root
 from ..core.errors import InputError, OutsideError
 from . import kernels
-from .expressions import INPUTS, Expr, inputs_of, source
+from .expressions import INPUTS, Expr, source
 from .kernels import block_bars
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #793d50dd
+# %% ../../nbs/2_features/20b_compiler.ipynb #c14c0bf1
 _MOMENTS = {1: "roll_mean", 2: "roll_var", 3: "roll_moments", 4: "roll_moments"}
 _AGGREGATE = {"open": "{old}", "high": "max({old}, {new})", "low": "min({old}, {new})",
               "volume": "{old} + {new}", "funding_event": "{old} + {new}"}  # the others are those of the last bar
@@ -175,7 +175,7 @@ class _Writer:
     def _long_bars(self, k: int) -> None:
         "Build the bar k times as long; when it closes, evaluate the formulas on it and keep their values."
         place, nodes = self.place(1, k), list(dict.fromkeys(self.long[k]))
-        used = set().union(*map(inputs_of, nodes))
+        used = set().union(*(node.inputs for node in nodes))
         kept = {node: self.cells(1) for node in nodes}
         parts = {}
         for name in (name for name in INPUTS if name in used):
@@ -245,7 +245,7 @@ def module_source(
         state=writer.size, lookbacks=lookbacks, body="\n".join(body), longest=max(lookbacks), width=len(roots),
         kernels="\n\n\n".join(inspect.getsource(writer.kernels[name].py_func).strip() for name in used))
 
-# %% ../../nbs/2_features/20b_compiler.ipynb #3acf45da
+# %% ../../nbs/2_features/20b_compiler.ipynb #8e10c998
 @dataclass(frozen=True)
 class Program:
     "A compiled pass over some formulas."
@@ -291,5 +291,10 @@ def load(
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)  # numba looks it up by name
-    spec.loader.exec_module(module)
+    config: Any = numba.config
+    kept, config.CACHE_DIR = config.CACHE_DIR, ""  # beside the module, whose name is the key already
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        config.CACHE_DIR = kept
     return Program(text, digest, module.STATE, module.run)

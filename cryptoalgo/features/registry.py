@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REGISTRY', 'feature', 'Feature', 'Registry', 'FeatureSet', 'Stream', 'segments']
 
-# %% ../../nbs/2_features/21_registry.ipynb #bcdd1cb6
+# %% ../../nbs/2_features/21_registry.ipynb #e0e67316
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -20,9 +20,9 @@ import pandas as pd
 from ..core.clock import timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
 from .compiler import Program, load, module_source
-from .expressions import INPUTS, Absent, Expr, at_timeframe, expr, inputs_of, source
+from .expressions import INPUTS, Absent, Expr, at_timeframe, expr, source
 
-# %% ../../nbs/2_features/21_registry.ipynb #31651236
+# %% ../../nbs/2_features/21_registry.ipynb #8617bfaf
 @dataclass(frozen=True)
 class Feature:
     "One column at one timeframe."
@@ -35,7 +35,7 @@ class Feature:
     @property
     def inputs(self) -> tuple[str, ...]:
         "Columns of the bar that it reads."
-        return tuple(name for name in INPUTS if name in inputs_of(self.formula))
+        return tuple(name for name in INPUTS if name in self.formula.inputs)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def test_a_damaged_file_is_mended_and_the_cache_is_found_again(cache):
     assert done.stdout.strip() == "1"
 
 
+def test_machine_code_lies_beside_its_module_whatever_numba_was_told(cache, monkeypatch, tmp_path):
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "elsewhere"))
+    compiler.load(text_of(total(volume, 7)))
+    assert list(cache.glob("__pycache__/*.nbi")) and not (tmp_path / "elsewhere").exists()
+
+
 def test_two_processes_may_build_the_same_module_at_once(cache):
     script = ("import sys; from cryptoalgo.features.compiler import *; from cryptoalgo.features.expressions import *;"
               "x = lag(source('close'), 3); print(load(module_source([x], [3])).digest)")

@@ -21,7 +21,7 @@ def test_lookback_is_derived(formula, lookback):
 def test_equal_formulas_are_one_object():
     assert E.mean(close, 20) / close is E.mean(E.source("close"), 20) / close
     assert E.mean(close, 20) is not E.mean(close, 21)
-    assert E.inputs_of(E.every(2, high) > close) == {"high", "close"}
+    assert (E.every(2, high) > close).inputs == {"high", "close"}
 
 
 @pytest.mark.parametrize("wrong, message", [
