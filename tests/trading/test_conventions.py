@@ -132,6 +132,12 @@ def test_a_time_exit_due_on_a_filled_bar_takes_the_next_real_open():
     assert (t["exit_time"], t["exit_ref"], t["exit_reason"]) == (at(4), 97, "time")  # waits since bar 2, and comes before the gap check
 
 
+def test_the_reason_that_waited_first_stands():
+    bars = market(FLAT, FLAT, FLAT, None, FLAT, FLAT)  # the flip of hour 2 waits when the time exit falls due on the filled hour 3
+    result = trades_of(bars, orders((0, 1), (2, -1)), flip_exit=True, max_hold_bars=3)
+    assert result.trades["exit_reason"].tolist() == ["flip", "end_of_data"] and result.trades["exit_time"][0] == at(4)
+
+
 def test_nothing_is_decided_on_a_filled_bar():
     result = trades_of(market(FLAT, None, FLAT, FLAT), orders((1, 1)))
     assert len(result.trades) == 0 and result.rejected == {"filled_bar": 1}
