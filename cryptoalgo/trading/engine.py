@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['DECISION_COLUMNS', 'PARTS', 'TRADE_COLUMNS', 'Size', 'EngineConfig', 'read_config', 'Backtest', 'orders', 'walk',
-           'simulate', 'backtest', 'daily_returns', 'run_files']
+           'simulate', 'backtest', 'daily_returns']
 
-# %% ../../nbs/4_trading/42_engine.ipynb #b5ee3777
-from collections.abc import Callable, Mapping, Sequence
+# %% ../../nbs/4_trading/42_engine.ipynb #a8c81b6c
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from pydantic import Field, model_validator
 
 from ..core.clock import DAY_MS, from_ms, to_ms
 from ..core.errors import InputError, nearest
-from ..core.params import Section, build, read_yaml
+from ..core.params import Section, build
 from . import kernel as k
 from .market import Prepared, prepare
 
@@ -267,45 +266,3 @@ def daily_returns(
     account = np.where(np.minimum.accumulate(account) > 0, account, 0.0)
     returns = np.divide(account[1:], account[:-1], out=np.ones(len(calendar)), where=account[:-1] > 0) - 1.0
     return pd.Series(returns, index=from_ms(calendar * DAY_MS), name="net_return")
-
-# %% ../../nbs/4_trading/42_engine.ipynb #019f2d4b
-def _load_table(path: Path) -> pd.DataFrame:
-    "A table of decisions from CSV, JSON, Parquet or Feather."
-    readers: dict[str, Callable[..., pd.DataFrame]] = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet, ".feather": pd.read_feather}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: cannot read '{path.suffix}'; use one of {', '.join(readers)}")
-    try:
-        return readers[path.suffix](path)
-    except FileNotFoundError as e:
-        raise InputError(f"{path}: there is no such file; name one that exists") from e
-    except (ValueError, OSError) as e:
-        raise InputError(f"{path}: not readable as {path.suffix[1:]} ({str(e).splitlines()[0]}); mend the file") from e
-
-
-def _by_symbol(files: Sequence[str]) -> dict[str, Path]:
-    "`SYMBOL=FILE` or `FILE`; a bare file is named by its own name up to the first dash or dot."
-    named: dict[str, Path] = {}
-    for text in files:
-        symbol, sign, path = text.partition("=")
-        file = Path(path if sign else text)
-        symbol = symbol if sign else file.name.replace(".", "-").split("-")[0]
-        if symbol in named:
-            raise InputError(f"{text}: {symbol} has a file already ({named[symbol]}); give each symbol one file")
-        named[symbol] = file
-    return named
-
-
-def run_files(
-    decisions: Path,  # event_time, side; optional symbol, rank, vol
-    bars: Sequence[str],  # SYMBOL=FILE, or FILE for a single coin; whatever `ingest --from` takes
-    funding: Sequence[str],  # the same for funding events
-    config: Path,  # JSON or YAML with the keys of `EngineConfig`
-) -> dict[str, Any]:  # {"trades": [...], "totals": {...}, "rejected": {...}}
-    "A backtest from files, as JSON values."
-    from cryptoalgo.data.sources import read_file
-
-    bar_files, funding_files = _by_symbol(bars), _by_symbol(funding)
-    if len(bar_files) == len(funding_files) == 1:  # one coin: the file's name need not be its symbol
-        funding_files = dict(zip(bar_files, funding_files.values()))
-    return backtest({s: read_file(p, "candles") for s, p in bar_files.items()}, _load_table(decisions),
-                    {s: read_file(p, "funding") for s, p in funding_files.items()}, read_config(read_yaml(config), config.name)).to_dict()

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.trading.engine import TRADE_COLUMNS, backtest, daily_returns, read_config, run_files
+from cryptoalgo.trading.engine import TRADE_COLUMNS, backtest, daily_returns, read_config
+from cryptoalgo.trading.files import run_files, totals_text
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 FLAT = (100.0, 100.0, 100.0, 100.0)
@@ -318,10 +319,12 @@ def test_files_give_what_frames_give(tmp_path):
     events.to_csv(tmp_path / "X.csv")
     decisions.to_csv(tmp_path / "decisions.csv", index=False)
     (tmp_path / "config.json").write_text(json.dumps(keys))
-    out = run_files(tmp_path / "decisions.csv", [f"X={tmp_path}/X-1h.csv"], [f"X={tmp_path}/X.csv"], tmp_path / "config.json")
+    out = run_files(tmp_path / "decisions.csv", {"X": tmp_path / "X-1h.csv"}, {"": tmp_path / "X.csv"}, tmp_path / "config.json")
     wanted = backtest({"X": bars}, decisions, {"X": events}, read_config(keys))
     assert json.loads(json.dumps(out)) == json.loads(json.dumps(wanted.to_dict())) and len(out["trades"]) > 3
     assert out["trades"][0]["entry_time"].endswith("Z") and set(out["trades"][0]) == set(TRADE_COLUMNS)
-    assert run_files(tmp_path / "decisions.csv", [str(tmp_path / "X-1h.csv")], [], tmp_path / "config.json")["totals"]["without_funding"] == ["X"]
+    assert run_files(tmp_path / "decisions.csv", {"": tmp_path / "X-1h.csv"}, {}, tmp_path / "config.json")["totals"]["without_funding"] == ["X"]
+    assert "total" in totals_text(out) and "take_profit" in totals_text(out)
+    assert totals_text({"trades": [], "rejected": {"cooldown": 2}, "totals": {"without_funding": []}}) == "no trades\nrejected: 2 cooldown"
     with pytest.raises(InputError, match="no such file"):
-        run_files(tmp_path / "none.csv", [f"X={tmp_path}/X-1h.csv"], [], tmp_path / "config.json")
+        run_files(tmp_path / "none.csv", {"X": tmp_path / "X-1h.csv"}, {}, tmp_path / "config.json")
