@@ -35,9 +35,9 @@ def bars_per_year(
     "8,760 for 1h; never 252 by default (B7)."
     return YEAR_MS / timeframe_ms(timeframe)
 
-# %% ../../nbs/0_core/01_clock.ipynb #954c3169
+# %% ../../nbs/0_core/01_clock.ipynb #ea0fd181
 def to_ms(
-    times: pd.DatetimeIndex | pd.Series,  # UTC times of any resolution
+    times: pd.Index | pd.Series,  # UTC times of any resolution
 ) -> np.ndarray:  # int64 milliseconds since 1970, same length
     "UTC times as integers."
     index = pd.DatetimeIndex(times)

@@ -191,7 +191,7 @@ def judge(
         gates=tuple(Gate(name=k, value=values.get(k), **dict(spec)) for k, spec in gates.items()),
     )
 
-# %% ../../nbs/0_core/07_evidence.ipynb #d0c38d4e
+# %% ../../nbs/0_core/07_evidence.ipynb #4885cf70
 def _way_up(
     evidence: Evidence,  # decided
 ) -> str:  # a sentence, or "" at the top
@@ -210,21 +210,36 @@ def _way_up(
     return f"For {target} the least that would have to be true: {'; '.join(demands)}."
 
 
+def _told(
+    failed: list[Measured],  # gates or checks, heaviest first
+    most: int = 3,  # told one by one
+) -> str:
+    "The first of the measured failures in words, and how many there are besides; the whole list is in the reasons."
+    measured = [m for m in failed if m.measured]
+    rest, silent = len(measured) - most, len(failed) - len(measured)
+    told = [m.words for m in measured[:most]]
+    if rest > 0:
+        told.append(f"{rest} more")
+    if silent:
+        told.append(f"{silent} could not be measured, which counts as failed")
+    return "; ".join(told)
+
+
 def verdict_paragraph(
     evidence: Evidence,  # decided
     coin: str,  # "BTC"
 ) -> str:  # a few sentences
     "The verdict in plain words, for the head of a report."
     shown = math.floor(evidence.score * 10) / 10  # never rounded up to a floor that was not reached
-    failed = [c for c in evidence.checks if not c.passed]
+    failed = sorted((c for c in evidence.checks if not c.passed), key=lambda c: -c.weight)
     held = [g for g in evidence.gates if not g.passed]
     parts = [f"{coin}: {evidence.tier}, {shown:.1f} of 100 points, {evidence.tier.scale:.0%} of full size."]
     if held and evidence.tier != evidence.uncapped:
         parts.append(f"The points alone would give {evidence.uncapped}.")
     if held:
-        parts.append(f"Gates that said no: {'; '.join(g.words for g in held)}.")
+        parts.append(f"Gates that said no, {len(held)} of {len(evidence.gates)}: {_told([*held])}.")
     if failed:
-        parts.append(f"Failed {len(failed)} of {len(evidence.checks)} checks: {'; '.join(c.words for c in failed)}.")
+        parts.append(f"Failed {len(failed)} of {len(evidence.checks)} checks: {_told([*failed])}.")
     if not held and not failed:
         parts.append(f"All {len(evidence.checks)} checks and every gate passed.")
     return " ".join([*parts, _way_up(evidence)]).strip()

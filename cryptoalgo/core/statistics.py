@@ -205,7 +205,7 @@ def min_backtest_length(
     years = (expected_max_sharpe(n_trials) / target_sharpe) ** 2
     return BacktestLength(years, float(2.0 * np.log(n_trials) / target_sharpe**2))
 
-# %% ../../nbs/0_core/05_statistics.ipynb #bc3db1d3
+# %% ../../nbs/0_core/05_statistics.ipynb #7ab3ac9e
 def newey_west_lag(
     n: int,  # observations
 ) -> int:  # floor(4·(n/100)^(2/9))
@@ -224,7 +224,8 @@ def newey_west_t(
         return float("nan")
     last = min(newey_west_lag(n) if lags is None else lags, n - 1)
     e = x - x.mean()
-    covariance = np.array([e[j:] @ e[: n - j] for j in range(last + 1)]) / n
+    # sums, not @: a BLAS with threads adds up long products in another order
+    covariance = np.array([(e[j:] * e[: n - j]).sum() for j in range(last + 1)]) / n
     weights = np.where(np.arange(last + 1) == 0, 1.0, 2.0 * (1.0 - np.arange(last + 1) / (last + 1.0)))
     return float(x.mean() / np.sqrt(weights @ covariance / n))
 

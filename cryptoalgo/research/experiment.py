@@ -118,7 +118,7 @@ class Raw:
         "Hash over all values."
         return digest([frame_digest(f) for f in (self.bars, self.funding, self.open_interest) if f is not None])
 
-# %% ../../nbs/5_research/50_experiment.ipynb #25635e4d
+# %% ../../nbs/5_research/50_experiment.ipynb #1f435fd4
 BEFORE = pd.Timedelta("1D")  # what was published this long before the first bar may still be current at it
 
 
@@ -159,7 +159,7 @@ def _recorded(x: Experiment, store: Store, contracts: dict[str, Contract], start
         raise InputError(f"{prices}: no bars before {_moment(end)}; ingest them or change data.start and data.end")
     begin, last = bars.index[0] if first is None else _moment(first), _moment(end - 1)
     asked = [prices]
-    waived: list[Any] = coverage(bars.index, contracts["candles"], venue=d.venue, symbol=x.symbol, start=begin, end=last, timeframe=x.timeframe)
+    waived: list[Any] = coverage(pd.DatetimeIndex(bars.index), contracts["candles"], venue=d.venue, symbol=x.symbol, start=begin, end=last, timeframe=x.timeframe)
     beside: dict[str, pd.DataFrame | None] = {}
     for kind, venue, every in (("funding", d.funding_venue, ""), ("open_interest", d.oi_venue, "1h")):
         if venue is None:
@@ -167,7 +167,7 @@ def _recorded(x: Experiment, store: Store, contracts: dict[str, Contract], start
             continue
         key, contract = SeriesKey(kind, venue, x.symbol, every), contracts[kind]
         frame = store.read(key, begin - BEFORE, last)
-        waived += coverage(frame.index, contract, venue=venue, symbol=x.symbol, start=begin, end=last, timeframe=every or "8h")
+        waived += coverage(pd.DatetimeIndex(frame.index), contract, venue=venue, symbol=x.symbol, start=begin, end=last, timeframe=every or "8h")
         waived += [same_venue(contract, venue=venue, price_venue=d.venue, symbol=x.symbol, start=begin, end=last)]
         beside[kind] = frame
         asked.append(key)
@@ -264,7 +264,7 @@ def prepare(
     qa = raw_qa(raw.bars, x.timeframe, fill, raw.revisions, raw.waivers) | {"symbol": x.symbol, "simulated": x.simulated, "planted": raw.planted}
     return Development(Series(bars, raw.funding, raw.open_interest), qa, raw.digest)
 
-# %% ../../nbs/5_research/50_experiment.ipynb #7ea84c42
+# %% ../../nbs/5_research/50_experiment.ipynb #53541aff
 def features_fn(x: Experiment) -> Any:
     "Features of bars and of what was published beside them, as one function of both."
     def features(bars: pd.DataFrame, published: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -288,9 +288,9 @@ def build_dataset(
         {"features": x.feature_set.digest, "labels": code_digest(make_labels), "data": data.raw_digest},
     ).raise_on_breach()
     known = labels.dropna(subset=["y"])
-    weight = uniqueness_weights(known, series.bars.index)
+    weight = uniqueness_weights(known, pd.DatetimeIndex(series.bars.index))
     labels["weight"] = weight.reindex(labels.index)
-    return Dataset(features, labels, fold_table(folds, labels["t_end"], labels.index).reset_index(), _summary(known.assign(weight=weight)), certificate.to_dict())
+    return Dataset(features, labels, fold_table(folds, labels["t_end"], pd.DatetimeIndex(labels.index)).reset_index(), _summary(known.assign(weight=weight)), certificate.to_dict())
 
 
 def _stream_fn(x: Experiment) -> Any:
@@ -307,7 +307,7 @@ def _stream_fn(x: Experiment) -> Any:
 def _folds(x: Experiment, labels: pd.DataFrame) -> list[Fold]:
     "The walk-forward folds of the development rows."
     s = x.params.splits
-    return WalkForward(s.mode, s.min_train_days, s.n_folds, s.embargo_bars).split(labels["t_start"], labels["t_end"], labels.index)
+    return WalkForward(s.mode, s.min_train_days, s.n_folds, s.embargo_bars).split(labels["t_start"], labels["t_end"], pd.DatetimeIndex(labels.index))
 
 
 def _summary(known: pd.DataFrame) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Verdict:
     score: float
     paragraph: str
 
-# %% ../../nbs/5_research/51_verdict.ipynb #5eb0f6db
+# %% ../../nbs/5_research/51_verdict.ipynb #048a2725
 class Record(NamedTuple):
     "The ledger's word on one coin, up to one head."
     n_trials: int
@@ -52,7 +52,7 @@ class Record(NamedTuple):
 
 def record_of(trials: TrialView, readers: tuple[str, ...]) -> Record:
     "The plain numbers behind a view of the ledger."
-    return Record(trials.n_trials, tuple(trials.sharpes.tolist()), trials.effective_number, len(readers))
+    return Record(trials.n_trials, tuple(trials.sharpes.tolist()), round(trials.effective_number, 6), len(readers))
 
 # %% ../../nbs/5_research/51_verdict.ipynb #3954f3ad
 def warm_start(x: Experiment) -> int:
@@ -103,7 +103,7 @@ def _against_luck(daily: pd.Series, record: Record) -> dict[str, Any]:
             "n_trials": record.n_trials, "effective_trials": record.effective_trials,
             "trial_sharpes": list(record.trial_sharpes), "holdout_readers": record.holdout_readers}
 
-# %% ../../nbs/5_research/51_verdict.ipynb #4919f073
+# %% ../../nbs/5_research/51_verdict.ipynb #389c4c1f
 def _regimes_positive(diagnostics: dict[str, Any]) -> float | None:
     "Share of the known regimes with a net gain; None when nothing was traded in any."
     nets = [row["net"] for name, row in diagnostics["by_regime"].items() if name != "unknown"]
@@ -141,4 +141,13 @@ def validate(x: Experiment, raw: Raw, trained: Trained, tested: Tested, record: 
                             "points": evidence.points(c), "words": c.words} for c in evidence.checks])
     return Verdict(answers, runs.net.trades, runs.net.equity, series.bars[series.bars.index >= start], scores, exam, robustness,
                    pd.DataFrame({"sharpe": draws}), checks, evidence.to_dict(), str(evidence.tier), evidence.score,
-                   verdict_paragraph(evidence, x.coin))
+                   _silence(x, trained, tested) + verdict_paragraph(evidence, x.coin))
+
+
+def _silence(x: Experiment, trained: Trained, tested: Tested) -> str:
+    "What to say first of a model that never answered or never traded; nothing of any other."
+    if trained.refusal:
+        return f"No final model for {x.coin}: {trained.refusal}. "
+    if not len(tested.trades):
+        return f"The answers for {x.coin} were never as sure as {x.params.rules.threshold:g}, so nothing was traded. "
+    return ""

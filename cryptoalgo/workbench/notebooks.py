@@ -14,7 +14,7 @@ from typing import Any
 from ..core.errors import CryptoalgoError, InputError, nearest
 from ..core.provenance import write_text
 
-# %% ../../nbs/6_workbench/61_notebooks.ipynb #4e7ecbb7
+# %% ../../nbs/6_workbench/61_notebooks.ipynb #320f4dbb
 class CellTimeout(CryptoalgoError):
     "A cell ran longer than it may."
 
@@ -44,11 +44,11 @@ def _run_cells(manager: Any, seconds: int) -> None:
 
 def _joined(output: Mapping[str, Any]) -> dict[str, Any]:
     "An output in nbformat's in-memory form: text as one string, not a list of lines."
-    flat = {k: "".join(v) if k == "text" and isinstance(v, list) else v for k, v in output.items()}
+    flat = dict(output)
+    if isinstance(flat.get("text"), list):
+        flat["text"] = "".join(flat["text"])
     if "data" in flat:
         flat["data"] = {k: "".join(v) if isinstance(v, list) and k != "application/json" else v for k, v in flat["data"].items()}
-    if flat.get("output_type") == "execute_result":
-        flat["execution_count"] = flat.get("execution_count")
     return flat
 
 

@@ -28,7 +28,7 @@ from ..research.verdict import Record, Verdict, record_of, validate, warm_start
 from .artefacts import publish
 from .cache import StageCache, load
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #bef12540
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #5d4f9513
 class Stage(NamedTuple):
     "One step of the pipeline."
     notebook: str
@@ -55,6 +55,11 @@ class Holder(ABC):
     @abstractmethod
     def label(self) -> str:
         "What progress and tables call it."
+
+    @property
+    @abstractmethod
+    def simulated(self) -> bool:
+        "Whether the prices are invented."
 
     @cached_property
     def cache(self) -> StageCache:

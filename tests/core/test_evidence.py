@@ -127,7 +127,7 @@ def test_the_paragraph_names_tier_failures_and_the_way_up():
     text = verdict_paragraph(judge({"a": -0.5, "b": 0.5, "g": -0.031}, checks, gates), "XRP")
     assert text == (
         "XRP: REJECT, 40.0 of 100 points, 0% of full size."
-        " Gates that said no: the holdout return must be above 0.0% but is -3.1%, missed by 3.1%."
+        " Gates that said no, 1 of 1: the holdout return must be above 0.0% but is -3.1%, missed by 3.1%."
         " Failed 1 of 2 checks: the ratio must be above 0 but is -0.5, missed by 0.5."
         " For SHADOW the least that would have to be true: the holdout return must be above 0.0%;"
         " the ratio must be above 0 (+60 points)."
