@@ -79,7 +79,7 @@ def _beside(ax: "Axes", name: str, frame: pd.DataFrame) -> None:
         ax.yaxis.set_major_formatter(EngFormatter(sep=""))
         ax.set_ylabel("OI (coins)")
 
-# %% ../../nbs/6_workbench/60a_figures.ipynb #acfbb46a
+# %% ../../nbs/6_workbench/60a_figures.ipynb #c5e3a124
 def bars_of(ax: "Axes", values: pd.Series, color: Any = BLUE, pattern: str = "{:.1%}") -> None:
     "Horizontal bars, first on top, each with its number."
     y = np.arange(len(values))
@@ -120,7 +120,7 @@ def correlation(
     text = f"{int((off > 0.95).sum())} of {off.size:,} pairs of {what} correlate beyond 0.95" if k > 12 else \
         f"{what} correlate at {np.nanmean(values[np.triu_indices(k, 1)]):.2f} on average" if k > 1 else f"only one of {what}"
     with house_style():
-        figure, (ax,) = canvas(subject.title(text), "Pearson; blue moves together, orange apart", 5.0 if k > 12 else 2.2, left=1.35, below=1.1 if k > 12 else 0.46)
+        figure, (ax,) = canvas(subject.title(text), "Pearson; blue moves together, orange apart", 5.0 if k > 12 else 2.2, left=1.35, below=1.1 if k > 12 else 0.42)
         shown = ax.imshow(values, cmap=_diverging(), vmin=-1, vmax=1, interpolation="nearest")
         every = -(-k // 45)  # names that can be read, if not all of them
         size = min(8.5, 320 * every / k)

@@ -55,27 +55,27 @@ class Subject(NamedTuple):
         "A title that begins with what it is of."
         return f"{'SIMULATED · ' if self.simulated else ''}{self.name} · {text}"
 
-# %% ../../nbs/6_workbench/60_style.ipynb #b1bbe94c
+# %% ../../nbs/6_workbench/60_style.ipynb #5871edc1
 def canvas(
     title: str,  # what to conclude
     note: str = "",  # how to read it: a line in small print
     height: float = 2.2,  # inches of the panels together
     ratios: Sequence[float] = (1,),  # heights of the panels, top to bottom, on one x axis
     left: float = 0.84,  # inches for the labels of the y axis
-    below: float = 0.46,  # inches for the labels of the x axis
+    below: float = 0.42,  # inches for the labels of the x axis
 ) -> tuple["Figure", list["Axes"]]:  # and its panels
     "An empty figure with its title. Call it, and draw, inside `house_style()`. Margins are fixed, so figures line up on a page."
     from matplotlib.figure import Figure
 
-    lines = textwrap.wrap(title, 78)
+    lines, small = textwrap.wrap(title, 78), textwrap.wrap(note, 122)
     note_at = 0.12 + 0.19 * len(lines)  # inches from the top
-    above = note_at + 0.44
+    above = note_at + 0.3 + 0.14 * max(len(small), 1)
     total = above + height + below
     figure = Figure(figsize=(WIDTH, total), dpi=DPI)
     axes = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=list(ratios))).tolist()
     figure.subplots_adjust(left=left / WIDTH, right=1 - 0.2 / WIDTH, bottom=below / total, top=1 - above / total, hspace=0.14)
     figure.text(0.12 / WIDTH, 1 - 0.1 / total, "\n".join(lines), size=10, weight="bold", va="top")
-    figure.text(0.12 / WIDTH, 1 - note_at / total, note, size=8, color="#666666", va="top")
+    figure.text(0.12 / WIDTH, 1 - note_at / total, "\n".join(small), size=8, color="#666666", va="top")
     figure.align_ylabels(axes)
     return figure, axes
 

@@ -1,0 +1,80 @@
+"""Figures: the same bytes on every run, honest titles, and words where there is nothing to draw."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryptoalgo.workbench import figures, trade_figures
+from cryptoalgo.workbench.artefacts import publish
+from cryptoalgo.workbench.style import Subject, in_words, save_png
+
+from .made_up import results, series, unit_in
+
+STAGES = ("data", "features", "train", "backtest", "validate")
+
+
+@pytest.fixture(scope="module")
+def unit(tmp_path_factory):
+    return unit_in(tmp_path_factory.mktemp("unit"))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_publishing_twice_leaves_equal_bytes(unit, refused):
+    def written():
+        return {f.relative_to(unit.folder): f.read_bytes() for stage in STAGES for f in publish(results(unit, refused)[stage], unit)}
+
+    first = written()
+    matplotlib.rcParams["font.size"] = 30  # what a session has set does not leak into a figure
+    try:
+        assert written() == first
+    finally:
+        matplotlib.rcdefaults()
+    assert len([f for f in first if f.suffix == ".png"]) == 16  # every figure is there, drawn or in words
+
+
+def test_every_title_of_a_simulated_market_says_so(unit, monkeypatch):
+    titles = []
+    monkeypatch.setattr("cryptoalgo.workbench.artefacts.save_png", lambda figure, path: titles.append(figure.texts[0].get_text()) or path)
+    for refused in (False, True):
+        for stage, result in results(unit, refused).items():
+            if stage != "backtest":  # needs the predictions' file
+                publish(result, unit)
+    assert len(titles) > 20 and all(title.startswith("SIMULATED · BTC 1h · ") for title in titles)
+
+
+def test_a_recorded_market_is_not_called_simulated():
+    s = series()
+    figure = figures.market(Subject("BTC 1h", False), s.bars, s.funding, None)
+    assert figure.texts[0].get_text().startswith("BTC 1h · 2,880 bars")
+    assert len(figure.axes) == 2
+
+
+def test_equity_says_the_numbers_of_its_series():
+    days = pd.date_range("2024-01-01", periods=4, freq="D", tz="UTC", unit="ms")
+    net = pd.Series([0.1, -0.05, 0.02, 0.01], days)
+    figure = trade_figures.equity_curve(Subject("BTC 1h", False), net.to_frame("net"), pd.Series([0, -0.05, -0.031, -0.02], days))
+    ratio = net.mean() / net.std() * np.sqrt(365)
+    title = figure.texts[0].get_text().replace("\n", " ")
+    assert title == f"BTC 1h · out of sample, +{np.prod(1 + net) - 1:.1%} net in 4 days: Sharpe {ratio:.2f}, worst drawdown −5.0%"
+
+
+def test_the_waterfall_ends_at_net():
+    parts = {"gross": 100.0, "slippage": -20.0, "fees": -50.0, "funding": 5.0, "net": 35.0}
+    heights = [p.get_height() + p.get_y() for p in trade_figures.waterfall(Subject("BTC 1h", False), parts, 3).axes[0].patches]
+    assert heights[:4] == [100.0, 80.0, 30.0, 35.0] and heights[4] == 35.0
+
+
+def test_checks_show_what_was_not_measured_as_failed(unit):
+    evidence = results(unit, refused=True)["validate"].evidence
+    texts = [t.get_text() for t in trade_figures.checks(Subject("BTC 1h", True), evidence).axes[0].texts]
+    assert len(texts) == len(evidence["checks"])
+    assert any(t.startswith("✗ not measured") for t in texts) and not any(t.startswith("✓ not measured") for t in texts)
+
+
+def test_a_png_appears_whole_or_not_at_all(tmp_path):
+    figure = in_words("nothing", "to see")
+    figure.savefig = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("disk"))
+    with pytest.raises(RuntimeError):
+        save_png(figure, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
