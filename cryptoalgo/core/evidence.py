@@ -191,7 +191,7 @@ def judge(
         gates=tuple(Gate(name=k, value=values.get(k), **dict(spec)) for k, spec in gates.items()),
     )
 
-# %% ../../nbs/0_core/07_evidence.ipynb #4885cf70
+# %% ../../nbs/0_core/07_evidence.ipynb #0cd556ff
 def _way_up(
     evidence: Evidence,  # decided
 ) -> str:  # a sentence, or "" at the top
@@ -216,12 +216,13 @@ def _told(
 ) -> str:
     "The first of the measured failures in words, and how many there are besides; the whole list is in the reasons."
     measured = [m for m in failed if m.measured]
-    rest, silent = len(measured) - most, len(failed) - len(measured)
+    silent = [m for m in failed if not m.measured]
     told = [m.words for m in measured[:most]]
-    if rest > 0:
-        told.append(f"{rest} more")
+    if len(measured) > most:
+        told.append(f"{len(measured) - most} more")
     if silent:
-        told.append(f"{silent} could not be measured, which counts as failed")
+        named = " and ".join(m.text for m in silent) if len(silent) < most else f"{len(silent)} others"
+        told.append(f"{named} could not be measured, which counts as failed")
     return "; ".join(told)
 
 

@@ -19,7 +19,7 @@ from ..trading.diagnostics import waterfall
 from ..trading.performance import metrics
 from ..trading.rules import rank_coins
 
-# %% ../../nbs/5_research/54_portfolio.ipynb #23e90cfa
+# %% ../../nbs/5_research/54_portfolio.ipynb #e194baa7
 class Member(NamedTuple):
     "One coin of a portfolio: what was asked, its development series, its decisions there."
     experiment: Experiment
@@ -50,13 +50,12 @@ def _share(config: EngineConfig, n: int) -> EngineConfig:
 def hold_together(
     members: Mapping[str, Member],  # by symbol
 ) -> Portfolio:
-    "All members in one account, over the days on which all of them have answers to give."
+    "All members in one account, from the first decision of any of them on."
     if not members:
         raise InputError("portfolio: no coin came as far as a backtest; mend the coins first")
     configs = {s: _share(engine_config(m.experiment), len(members)) for s, m in members.items()}
     asked = rank_coins(*(m.decisions for m in members.values()))
-    first = max((m.decisions["event_time"].min() for m in members.values() if len(m.decisions)), default=pd.Timestamp(0, tz="UTC"))
-    asked = asked[asked["event_time"] >= first]
+    first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
     funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
     warm = first - pd.Timedelta("3D")  # bars for σ at the first decision
     result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)

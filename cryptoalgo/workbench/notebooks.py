@@ -14,7 +14,7 @@ from typing import Any
 from ..core.errors import CryptoalgoError, InputError, nearest
 from ..core.provenance import write_text
 
-# %% ../../nbs/6_workbench/61_notebooks.ipynb #320f4dbb
+# %% ../../nbs/6_workbench/61_notebooks.ipynb #ee3e2755
 class CellTimeout(CryptoalgoError):
     "A cell ran longer than it may."
 
@@ -31,7 +31,7 @@ def _run_cells(manager: Any, seconds: int) -> None:
                 continue
             manager.cell_start(cell, index)
             cell.outputs = [from_dict(_joined(out)) for out in shell.run(cell.source, timeout=seconds)]
-            cell.execution_count = index + 1
+            cell.execution_count = shell.execution_count - 1
             if shell.exc:
                 manager.cell_exception(cell, index)
                 if isinstance(shell.exc, TimeoutError):

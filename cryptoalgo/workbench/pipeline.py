@@ -104,7 +104,7 @@ class Holder(ABC):
         write_json(self.folder / "stages.json", self.state | {name: {"key": key, "artefacts": artefacts}})
         return result
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #fb1c4174
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #21acbd84
 @dataclass(frozen=True, repr=False)
 class Unit(Holder):
     "One coin at one timeframe of one issue."
@@ -126,9 +126,9 @@ class Unit(Holder):
                        lambda unit, features: ex.train(unit.experiment, features)),
         "backtest": Stage("p50_backtest", ex.Tested, (ex.trade,), ("data", "train"), ("rules", "costs"),
                           lambda unit, data, train: ex.trade(unit.experiment, data, train)),
-        "validate": Stage("p60_validate", Verdict, (ex.read_raw, ex.prepare, validate), ("train", "backtest"),
+        "validate": Stage("p60_validate", Verdict, (ex.read_raw, ex.prepare, validate), ("data", "train", "backtest"),
                           ("data", "simulator", "labels", "rules", "costs", "validation", "seed"),
-                          lambda unit, train, backtest: validate(unit.experiment, unit.raw_exam, train, backtest, unit.record)),
+                          lambda unit, data, train, backtest: validate(unit.experiment, data, train, backtest, unit.raw_exam, unit.record)),
     }
 
     def __repr__(self) -> str:
