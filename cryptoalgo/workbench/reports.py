@@ -23,14 +23,15 @@ from .show import text_of
 from .style import signed
 from .template import ISSUE, OVERVIEW, points, render
 
-# %% ../../nbs/6_workbench/66b_reports.ipynb #823daa32
+# %% ../../nbs/6_workbench/66b_reports.ipynb #92c2c48e
 VOLATILE = ("run", "report")  # keys that do not go into summary.json
 
 
 def _run_of(outcome: Any) -> dict[str, Any]:
-    "What running an outcome took."
-    return {"stages": dict(outcome.done), "seconds": sum(outcome.seconds.values()), "peak_mb": outcome.peak_mb,
-            "same": outcome.same, "changed": [f"{outcome.holder.label}/{name}" for name in outcome.changed]}
+    "What running an outcome took, and where its log is, seen from the page."
+    folder, seconds = outcome.holder.folder, outcome.seconds
+    return {"stages": dict(outcome.done), "stage_seconds": dict(seconds), "seconds": sum(seconds.values()), "peak_mb": outcome.peak_mb,
+            "log": f"{folder.parent.name}/{folder.name}/run_{folder.name}.log", "same": outcome.same, "changed": [f"{outcome.holder.label}/{name}" for name in outcome.changed]}
 
 
 def _ended(outcome: Any) -> dict[str, Any]:
@@ -194,17 +195,25 @@ def ledger_text(head: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
-# %% ../../nbs/6_workbench/66b_reports.ipynb #abffe020
+# %% ../../nbs/6_workbench/66b_reports.ipynb #0a849d9e
 FILES = ("summary.json", "manifest.json", "params.yaml", "ledger.jsonl", "run.log")
 
 
-def _run_log(summary: Mapping[str, Any]) -> str:
-    "What ran, how long it took, and what went wrong."
-    lines = [f"issue {summary['issue']}: {summary['title']}"]
-    for row in [*summary["units"], *summary["portfolio"]]:
-        lines += [f"{row['label']} {stage} {status}" for stage, status in row["run"]["stages"].items()]
-        lines.append(f"{row['label']} {row['run']['seconds']:.1f} s, peak {row['run']['peak_mb']:.0f} MB" + (f"; {row['error']}" if row["error"] else ""))
-    return "\n".join([*lines, recomputed_text(summary["run"])]) + "\n"
+def _log(row: Mapping[str, Any]) -> str:
+    "What ran of a coin or a portfolio, how long it took, and what went wrong."
+    run = row["run"]
+    lines = [f"{row['label']} {stage} {status} {run['stage_seconds'].get(stage, 0.0):.1f} s" for stage, status in run["stages"].items()]
+    lines.append(f"{row['label']} {run['seconds']:.1f} s in all, peak {run['peak_mb']:.0f} MB" + (f"; stopped: {row['error']}" if row["error"] else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _write_logs(root: Path, summary: Mapping[str, Any]) -> None:
+    "A log for each coin and timeframe, and one for the issue."
+    rows = [*summary["units"], *summary["portfolio"]]
+    for row in rows:
+        write_text(root / row["run"]["log"], _log(row))
+    head = f"issue {summary['issue']}: {summary['title']}\n"
+    write_text(root / "run.log", head + "".join(map(_log, rows)) + recomputed_text(summary["run"]) + "\n")
 
 
 def _write_parts(root: Path, outcomes: Sequence[Any], summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -215,7 +224,7 @@ def _write_parts(root: Path, outcomes: Sequence[Any], summary: Mapping[str, Any]
     write_json(root / "manifest.json", manifest)
     asked = {o.holder.label: o.holder.experiment.params.model_dump(mode="json") for o in outcomes}
     write_text(root / "params.yaml", yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
-    write_text(root / "run.log", _run_log(summary))
+    _write_logs(root, summary)
     sound = [o.holder for o in outcomes if not o.error]
     entries = issue_entries(sound[0].ledger.view(), [u.trial().id for u in sound], [u.experiment.market for u in sound]) if sound else []
     lines = [canonical_json({"seq": e.seq, "prev": e.prev, "kind": e.kind, "body": e.body, "hash": e.hash}) for e in entries]

@@ -66,7 +66,7 @@ PARTS = """
 <td class="n">{% if c.points is defined %}{{ "%.1f"|format(c.points if c.passed else 0) }} / {{ "%.1f"|format(c.points) }}{% else %}{{ c.cap }}{% endif %}</td></tr>{% endfor %}</table></div>{% endmacro %}
 """
 
-# %% ../../nbs/6_workbench/66_template.ipynb #5e95b156
+# %% ../../nbs/6_workbench/66_template.ipynb #3da56e54
 ISSUE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{{ "SIMULATED · " if s.simulated }}Issue {{ s.issue }} · {{ s.title }}</title><style>{{ css|safe }}</style></head><body>
 {% if s.simulated %}<div class="sim">SIMULATED prices: every number on this page is of an invented market. It says how the workbench judges, and nothing about any coin.</div>{% endif %}
@@ -115,7 +115,7 @@ Out of sample, before the holdout; it decides nothing about a coin.</p>{{ money(
 Ledger head <code>{{ m.ledger_head }}</code>.</p><p>{% for k, v in m.environment.items() %}{{ k }} {{ v }}{{ ", " if not loop.last }}{% endfor %}.</p>
 <p>{% for f in files %}<a href="{{ f }}">{{ f }}</a>{{ " · " if not loop.last }}{% endfor %}</p></div>
 <div class="scroll"><table><tr><th></th><th>parameters</th><th>data</th><th>code</th><th class="n">seed</th><th class="n">seconds</th><th class="n">peak MB</th><th>stages</th></tr>
-{% for r in s.units + s.portfolio %}{% set u = m.units.get(r.label, {}) %}<tr><td class="w"><b>{{ r.label }}</b></td>{% for k in ("params_hash", "data_hash", "code_hash") %}<td><code>{{ (u.get(k) or "–")[:12] }}</code></td>{% endfor %}
+{% for r in s.units + s.portfolio %}{% set u = m.units.get(r.label, {}) %}<tr><td class="w"><a href="{{ r.run.log }}"><b>{{ r.label }}</b></a></td>{% for k in ("params_hash", "data_hash", "code_hash") %}<td><code>{{ (u.get(k) or "–")[:12] }}</code></td>{% endfor %}
 <td class="n">{{ u.get("seed", "") }}</td><td class="n">{{ "%.1f"|format(r.run.seconds) }}</td><td class="n">{{ "%.0f"|format(r.run.peak_mb) }}</td><td class="small">{% for k, v in r.run.stages.items() %}{{ k }} <span class="{{ 'no' if v == 'failed' else 'soft' }}">{{ v }}</span>{{ ", " if not loop.last }}{% endfor %}</td></tr>{% endfor %}</table></div>
 <p class="small">{{ recomputed }}</p><footer>Made by cryptoalgo from the files beside this page. It never sends a real order.</footer></main></body></html>
 """
