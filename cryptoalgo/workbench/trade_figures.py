@@ -20,39 +20,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../../nbs/6_workbench/60b_trade_figures.ipynb #9313d3cc
+# %% ../../nbs/6_workbench/60b_trade_figures.ipynb #e8d31024
 def equity_curve(
     subject: Subject,
-    daily: pd.DataFrame,  # UTC days: net, and gross where there is one
+    growth: pd.DataFrame,  # UTC days: net, and gross where there is one; share of the starting equity gained since the start
     drawdown: pd.Series,  # of the net account, at the close of each bar
+    sharpe: float | None,  # a year, of daily net returns
     blocks: Sequence[tuple[pd.Timestamp, pd.Timestamp]] = (),  # test blocks; every second one is shaded
     when: str = "out of sample",  # which days these are
 ) -> "Figure":
-    "Net and gross growth, and the net drawdown beneath."
-    net = daily["net"]
-    if not len(net) or not (net != 0).any():
+    "Net and gross growth of the account, and the net drawdown beneath."
+    net = growth["net"]
+    if not net.any():
         return in_words(subject.title(f"{when}, nothing was traded"), "No position was ever held, so the account stood still.")
-    growth = (1 + net).cumprod()
-    ratio = net.mean() / net.std() * np.sqrt(365)
-    text = f"{when}, {signed(growth.iloc[-1] - 1)} net in {len(net):,} days: Sharpe {signed(ratio, '.2f')}, worst drawdown {signed(drawdown.min(), '.1%')}"
+    text = f"{when}, {signed(net.iloc[-1])} net in {len(net):,} days: Sharpe {signed(sharpe, '.2f')}, worst drawdown {signed(drawdown.min(), '.1%')}"
+    note = "share of the starting equity; beneath, the deepest drawdown of the day; Sharpe ratio of daily returns × √365"
     with house_style():
-        figure, (ax, below) = canvas(subject.title(text), "Sharpe ratio of daily returns × √365; beneath, the day's deepest drawdown"
-                                     + ("; gross: the same decisions at no cost" if "gross" in daily else "")
-                                     + ("; shading: test blocks" if blocks else ""), 3.0, (3, 1))
+        figure, (ax, below) = canvas(subject.title(text), note + ("; shading: test blocks" if blocks else ""), 3.0, (3, 1))
         for start, end in list(blocks)[::2]:
             for panel in (ax, below):
                 panel.axvspan(*times(pd.DatetimeIndex([start, end])), color=PALE, lw=0, zorder=0)
         ax.axhline(0, color=GREY, lw=0.8)
         for name, color in (("gross", GREY), ("net", BLUE)):
-            if name in daily:
-                ax.plot(times(net.index), (1 + daily[name]).cumprod() - 1, color=color, label=name)
+            if name in growth:
+                ax.plot(times(net.index), growth[name], color=color, label="gross: the same decisions at no cost" if name == "gross" else name)
         worst = drawdown.resample("D").min()
         below.fill_between(times(worst.index), worst, color=ORANGE, alpha=0.75, lw=0)
         ax.set_ylabel("return")
         below.set_ylabel("drawdown")
         legend(ax)
         for panel in (ax, below):
-            unit_axis(panel.yaxis, "{:.0%}" if np.ptp(growth) > 0.08 else "{:.1%}")
+            unit_axis(panel.yaxis, "{:.0%}" if np.ptp(net) > 0.08 else "{:.1%}")
         time_axis(below)
     return figure
 

@@ -95,7 +95,7 @@ def _run(unit: Unit, s: Series, answers: pd.DataFrame):
 
 def _tested(unit: Unit, s: Series, answers: pd.DataFrame) -> Tested:
     run = _run(unit, s, answers)
-    daily = daily_returns(run.equity["equity"], 100_000.0).to_frame("net").assign(gross=lambda d: d["net"] * 1.1)
+    daily = daily_returns(run).to_frame("net").assign(gross=lambda d: d["net"] * 1.1)
     table = waterfall(run.trades, run.trades["exit_reason"]).reset_index()
     found = metrics(run) | {"net_edge_bps": 3.0 if len(run.trades) else None, "gross_return": 0.1, "gross_sharpe": 1.2, "stressed_return": -0.1}
     return Tested(run.decisions, run.trades, run.equity, daily, table, found, diagnose(run, unit.experiment.symbol, s.bars))
@@ -103,7 +103,7 @@ def _tested(unit: Unit, s: Series, answers: pd.DataFrame) -> Tested:
 
 def _verdict(unit: Unit, s: Series, answers: pd.DataFrame) -> Verdict:
     run, v = _run(unit, s, answers), unit.experiment.params.validation
-    daily = daily_returns(run.equity["equity"], 100_000.0)
+    daily = daily_returns(run)
     traded = len(run.trades) > 0
     evidence = judge({"trades": len(run.trades), "holdout_positive": metrics(run)["net_return"]}, v.checks, v.gates)
     draws = bootstrap_sharpe(daily, 10.0, 200, 1) if traded else np.empty(0)

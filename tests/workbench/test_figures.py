@@ -1,7 +1,6 @@
 """Figures: the same bytes on every run, honest titles, and words where there is nothing to draw."""
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -50,13 +49,23 @@ def test_a_recorded_market_is_not_called_simulated():
     assert len(figure.axes) == 2
 
 
-def test_equity_says_the_numbers_of_its_series():
+def test_equity_says_the_numbers_of_its_account():
     days = pd.date_range("2024-01-01", periods=4, freq="D", tz="UTC", unit="ms")
-    net = pd.Series([0.1, -0.05, 0.02, 0.01], days)
-    figure = trade_figures.equity_curve(Subject("BTC 1h", False), net.to_frame("net"), pd.Series([0, -0.05, -0.031, -0.02], days))
-    ratio = net.mean() / net.std() * np.sqrt(365)
+    growth, drawdown = pd.DataFrame({"net": [0.1, 0.05, 0.07, 0.08]}, days), pd.Series([0, -0.05, -0.031, -0.02], days)
+    figure = trade_figures.equity_curve(Subject("BTC 1h", False), growth, drawdown, 4.2)
     title = figure.texts[0].get_text().replace("\n", " ")
-    assert title == f"BTC 1h · out of sample, +{np.prod(1 + net) - 1:.1%} net in 4 days: Sharpe {ratio:.2f}, worst drawdown −5.0%"
+    assert title == "BTC 1h · out of sample, +8.0% net in 4 days: Sharpe 4.20, worst drawdown −5.0%"
+
+
+def test_the_drawn_account_ends_where_the_metrics_end(unit, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("cryptoalgo.workbench.artefacts.save_png", lambda figure, path: drawn.update({path.name: figure}) or path)
+    made = results(unit)
+    for stage in STAGES:
+        publish(made[stage], unit)
+    for name, metrics in (("equity_curve.png", made["backtest"].metrics), ("validation_holdout.png", made["validate"].metrics)):
+        ends = {line.get_label(): line.get_ydata()[-1] for line in drawn[name].axes[0].lines}
+        assert ends["net"] == pytest.approx(metrics["net_return"])
 
 
 def test_the_waterfall_ends_at_net():
