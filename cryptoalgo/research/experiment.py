@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BEFORE', 'Interval', 'Experiment', 'Series', 'Raw', 'read_raw', 'last_moment', 'Development', 'span_of', 'Dataset',
            'Trained', 'Tested', 'prepare', 'features_fn', 'build_dataset', 'train', 'engine_config', 'Runs',
-           'total_return', 'run_costs', 'trade']
+           'run_costs', 'trade']
 
 # %% ../../nbs/5_research/50_experiment.ipynb #e104c908
 from dataclasses import asdict, dataclass, replace
@@ -346,7 +346,7 @@ def train(x: Experiment, dataset: Dataset) -> Trained:
         learning_curve(model, features, labels) if sound else pd.DataFrame({"iteration": []}),
         refusal, model if sound else None)
 
-# %% ../../nbs/5_research/50_experiment.ipynb #a6f4c647
+# %% ../../nbs/5_research/50_experiment.ipynb #44059b23
 def engine_config(x: Experiment, fees: float = 1.0, slippage: float = 1.0) -> EngineConfig:
     "The engine's configuration: the rules of the parameters, the costs of the venue, each cost scaled."
     r, c = x.params.rules, x.costs
@@ -365,21 +365,16 @@ class Runs(NamedTuple):
 
     def daily(self) -> pd.DataFrame:
         "Daily returns at each level of cost."
-        return pd.DataFrame({name: daily_returns(run.equity["equity"], run.totals["initial_equity_usd"]) for name, run in self._asdict().items()})
+        return pd.DataFrame({name: daily_returns(run) for name, run in self._asdict().items()})
 
     def metrics(self) -> dict[str, Any]:
         "The numbers of the net run, and beside them what was there before costs and what is left at stressed ones."
-        trades, daily = self.net.trades, self.daily()
+        trades, start = self.net.trades, self.net.totals["initial_equity_usd"]
         notional = (trades["quantity"] * trades["entry_price"]).sum()
         return metrics(self.net) | {
             "net_edge_bps": float(1e4 * trades["net"].sum() / notional) if notional else None,
-            "gross_return": total_return(daily["gross"]), "gross_sharpe": metrics(self.gross)["sharpe"],
-            "stressed_return": total_return(daily["stressed"])}
-
-
-def total_return(daily: pd.Series) -> float:
-    "Compounded."
-    return float(np.prod(1 + daily.to_numpy()) - 1)
+            "gross_return": self.gross.totals["net"] / start, "gross_sharpe": metrics(self.gross)["sharpe"],
+            "stressed_return": self.stressed.totals["net"] / start}
 
 
 def run_costs(

@@ -19,7 +19,7 @@ from ..trading.diagnostics import waterfall
 from ..trading.performance import metrics
 from ..trading.rules import rank_coins
 
-# %% ../../nbs/5_research/54_portfolio.ipynb #e194baa7
+# %% ../../nbs/5_research/54_portfolio.ipynb #d7f163ce
 class Member(NamedTuple):
     "One coin of a portfolio: what was asked, its development series, its decisions there."
     experiment: Experiment
@@ -60,7 +60,7 @@ def hold_together(
     warm = first - pd.Timedelta("3D")  # bars for σ at the first decision
     result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
     result = replace(result, equity=result.equity[result.equity.index >= first])
-    daily = daily_returns(result.equity["equity"], result.totals["initial_equity_usd"])
+    daily = daily_returns(result)
     by_day = result.trades.pivot_table(index=result.trades["exit_time"].dt.floor("D"), columns="symbol", values="net", aggfunc="sum")
     return Portfolio(
         result.trades, result.equity, daily.to_frame("net"), waterfall(result.trades, result.trades["symbol"]).reset_index(), metrics(result),

@@ -6,9 +6,9 @@
 __all__ = ['DECISION_COLUMNS', 'PARTS', 'TRADE_COLUMNS', 'Size', 'EngineConfig', 'read_config', 'Backtest', 'orders', 'walk',
            'simulate', 'backtest', 'daily_returns']
 
-# %% ../../nbs/4_trading/42_engine.ipynb #a8c81b6c
+# %% ../../nbs/4_trading/42_engine.ipynb #a4e7eea5
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ def _table(decisions: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
     refuse(df.duplicated(["row", "coin"]), "the second decision of this coin at this time; keep one")
     return df.sort_values(["row", "rank", "coin"], na_position="last", ignore_index=True)
 
-# %% ../../nbs/4_trading/42_engine.ipynb #480956fe
+# %% ../../nbs/4_trading/42_engine.ipynb #e6a198a0
 PARTS = ["gross", "slippage", "fees", "funding", "net"]
 TRADE_COLUMNS = ["symbol", "side", "decision_time", "entry_time", "entry_ref", "entry_price", "exit_time", "exit_ref", "exit_price",
                  "quantity", "exit_reason", "both_touched", "sigma", *PARTS]
@@ -176,11 +176,13 @@ def _sums(trades: pd.DataFrame) -> dict[str, Any]:
     return {"n_trades": len(trades), **{part: float(trades[part].sum()) for part in PARTS}}
 
 
-def _totals(trades: pd.DataFrame, equity: pd.DataFrame, initial: float, without_funding: Sequence[str]) -> dict[str, Any]:
+def _totals(
+    trades: pd.DataFrame, equity: pd.DataFrame, initial: float, compounds: bool, without_funding: Sequence[str]
+) -> dict[str, Any]:
     cuts = {"exit_reason": trades["exit_reason"], "side": trades["side"].map({1: "long", -1: "short"}), "symbol": trades["symbol"]}
     by = {f"by_{name}": {str(key): _sums(group) for key, group in trades.groupby(cut)} for name, cut in cuts.items()}
     return {**_sums(trades), "initial_equity_usd": initial, "final_equity_usd": float(equity["equity"].iloc[-1]),
-            "max_drawdown": float(equity["drawdown"].min()), **by, "without_funding": list(without_funding)}
+            "max_drawdown": float(equity["drawdown"].min()), "compounds": compounds, **by, "without_funding": list(without_funding)}
 
 # %% ../../nbs/4_trading/42_engine.ipynb #57c55861
 def orders(
@@ -208,7 +210,7 @@ def walk(
     n_trades = k.fold(prepared.market, decisions, book, tape, 0)
     return tape._replace(trades=tape.trades[:n_trades])
 
-# %% ../../nbs/4_trading/42_engine.ipynb #ade422b5
+# %% ../../nbs/4_trading/42_engine.ipynb #20216c3f
 def simulate(
     prepared: Prepared,  # bars and funding
     decisions: pd.DataFrame,  # event_time, symbol, side; optional rank, vol, prob
@@ -218,7 +220,8 @@ def simulate(
     table = _table(decisions, prepared)
     due = orders(table, prepared)
     tape = walk(prepared, due, config)
-    initial = _configs(config, prepared.symbols)[0].initial_equity_usd
+    configs = _configs(config, prepared.symbols)
+    initial = configs[0].initial_equity_usd
     trades = _trades(tape.trades, prepared)
     peak = np.maximum.accumulate(np.maximum(tape.equity, initial))
     equity = pd.DataFrame({"equity": tape.equity, "position": tape.position, "n_open": tape.n_open, "drawdown": tape.equity / peak - 1},
@@ -227,7 +230,7 @@ def simulate(
     reasons, counts = np.unique(outcome[outcome != "accepted"], return_counts=True)
     record = pd.DataFrame({"event_time": from_ms(table["event_ms"].to_numpy()), "sigma": due.sigma, "outcome": outcome})
     record = record.join(table[[c for c in ("symbol", "side", "rank", "prob") if c in table]])
-    return Backtest(trades, equity, _totals(trades, equity, initial, prepared.without_funding),
+    return Backtest(trades, equity, _totals(trades, equity, initial, any(c.size.profile for c in configs), prepared.without_funding),
                     dict(zip(reasons.tolist(), counts.tolist())), record)
 
 
@@ -252,17 +255,20 @@ def backtest(
     "All coins of a run at once. Raises `InputError` on bars, funding, decisions or keys that are wrong."
     return simulate(prepare(bars, funding), decisions, config)
 
-# %% ../../nbs/4_trading/42_engine.ipynb #b00f7166
+# %% ../../nbs/4_trading/42_engine.ipynb #a71a778e
 def daily_returns(
-    equity: pd.Series,  # account at the close of each bar, indexed by event_time
-    initial_equity: float,  # account before the first bar
+    result: Backtest,
 ) -> pd.Series:  # one return per UTC day, first bar's day to last bar's day
     "Net returns per UTC day. The last bar that opens on a day closes at its midnight, so it belongs to that day."
+    initial, equity = result.totals["initial_equity_usd"], result.equity["equity"]
     days = to_ms(pd.DatetimeIndex(equity.index)) // DAY_MS
     last = np.flatnonzero(np.append(np.diff(days) > 0, True))
     calendar = np.arange(days[0], days[-1] + 1)
     held = np.searchsorted(days[last], calendar, side="right") - 1
-    account = np.concatenate([[initial_equity], equity.to_numpy(float)[last][held]])
-    account = np.where(np.minimum.accumulate(account) > 0, account, 0.0)
-    returns = np.divide(account[1:], account[:-1], out=np.ones(len(calendar)), where=account[:-1] > 0) - 1.0
+    account = np.concatenate([[initial], equity.to_numpy(float)[last][held]])
+    if result.totals["compounds"]:
+        account = np.where(np.minimum.accumulate(account) > 0, account, 0.0)
+        returns = np.divide(account[1:], account[:-1], out=np.ones(len(calendar)), where=account[:-1] > 0) - 1.0
+    else:
+        returns = np.diff(account) / initial
     return pd.Series(returns, index=from_ms(calendar * DAY_MS), name="net_return")

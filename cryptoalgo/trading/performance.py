@@ -54,7 +54,7 @@ def return_statistics(
         }
     return {name: float(v) for name, v in values.items()}
 
-# %% ../../nbs/4_trading/44_performance.ipynb #c4a45bd5
+# %% ../../nbs/4_trading/44_performance.ipynb #88bb3597
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -84,14 +84,14 @@ def metrics(
 ) -> dict[str, Any]:  # JSON values; ratios annualised from daily returns
     "The numbers of a report: growth and risk of the account, turnover and exposure, and what the trades were like."
     equity, trades, initial = result.equity, result.trades, result.totals["initial_equity_usd"]
-    days = return_statistics(daily_returns(equity["equity"], initial), DAYS_PER_YEAR)
+    days = return_statistics(daily_returns(result), DAYS_PER_YEAR)
     traded_usd = (trades["quantity"] * (trades["entry_price"] + trades["exit_price"])).sum()
     years = (equity.index[-1] - equity.index[0]) / pd.Timedelta(days=DAYS_PER_YEAR)
     ruined = bool(equity["equity"].min() <= 0)
     ratios = ("sharpe", "sortino", "ann_vol", "ann_return_geometric", "calmar", "ulcer")
     account = {name: None if ruined else _plain(days[name]) for name in ratios}
     return {
-        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"], **account, "ruined": ruined,
+        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"], "compounds": result.totals["compounds"], **account, "ruined": ruined,
         "max_drawdown": result.totals["max_drawdown"],  # at bar closes
         "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",

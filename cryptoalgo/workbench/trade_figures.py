@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# %% ../../nbs/6_workbench/60b_trade_figures.ipynb #e8d31024
+# %% ../../nbs/6_workbench/60b_trade_figures.ipynb #8d2f951a
 def equity_curve(
     subject: Subject,
     growth: pd.DataFrame,  # UTC days: net, and gross where there is one; share of the starting equity gained since the start
@@ -46,7 +46,7 @@ def equity_curve(
                 ax.plot(times(net.index), growth[name], color=color, label="gross: the same decisions at no cost" if name == "gross" else name)
         worst = drawdown.resample("D").min()
         below.fill_between(times(worst.index), worst, color=ORANGE, alpha=0.75, lw=0)
-        ax.set_ylabel("return")
+        ax.set_ylabel("gain")
         below.set_ylabel("drawdown")
         legend(ax)
         for panel in (ax, below):

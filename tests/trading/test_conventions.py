@@ -1,6 +1,7 @@
 """Each convention of the engine by hand: a handful of bars, numbers that can be checked on paper."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -250,9 +251,12 @@ def test_no_decisions_is_no_trades():
     assert list(result.trades.columns) == TRADE_COLUMNS and result.totals["net"] == 0 and result.rejected == {}
 
 
-def test_daily_returns_keep_flat_days_and_holes():
-    equity = pd.Series([101.0, 102.0, 102.0, 51.0], index=[at(1), at(23), at(30), at(24 * 4)])
-    assert daily_returns(equity, 100.0).tolist() == pytest.approx([0.02, 0, 0, 0, -0.5])
+@pytest.mark.parametrize(("compounds", "returns"), [(True, [0.02, 0, 0, 0, -0.5]), (False, [0.02, 0, 0, 0, -0.51])])
+def test_daily_returns_keep_flat_days_and_holes(compounds, returns):
+    equity = pd.DataFrame({"equity": [101.0, 102.0, 102.0, 51.0]}, index=[at(1), at(23), at(30), at(24 * 4)])
+    result = replace(trades_of(market(FLAT, FLAT), orders().reindex(columns=["event_time", "symbol", "side"])), equity=equity,
+                     totals={"initial_equity_usd": 100.0, "compounds": compounds})
+    assert daily_returns(result).tolist() == pytest.approx(returns)
 
 
 GOOD = market(*[FLAT] * 4)
