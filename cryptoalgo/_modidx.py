@@ -1686,6 +1686,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'cryptoalgo/workbench/pipeline.py'),
                                                'cryptoalgo.workbench.pipeline.Holder.is_current': ( '6_workbench/pipeline.html#holder.is_current',
                                                                                                     'cryptoalgo/workbench/pipeline.py'),
+                                               'cryptoalgo.workbench.pipeline.Holder.is_kept': ( '6_workbench/pipeline.html#holder.is_kept',
+                                                                                                 'cryptoalgo/workbench/pipeline.py'),
                                                'cryptoalgo.workbench.pipeline.Holder.key': ( '6_workbench/pipeline.html#holder.key',
                                                                                              'cryptoalgo/workbench/pipeline.py'),
                                                'cryptoalgo.workbench.pipeline.Holder.label': ( '6_workbench/pipeline.html#holder.label',

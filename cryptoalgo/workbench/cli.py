@@ -17,9 +17,10 @@ import typer
 
 from ..core.errors import CryptoalgoError, InputError, OutsideError
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #455b04ad
+# %% ../../nbs/6_workbench/67_cli.ipynb #48496b93
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Find out honestly whether a trading signal survives costs, out-of-sample time and the number of things tried.")
+                  help="Find out honestly whether a trading signal survives costs, out-of-sample time and the number of things tried. "
+                       "Every command takes --debug, which shows where an error came from.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Overlay a parameter: section.key=value. May be repeated.")]
@@ -37,10 +38,7 @@ def _show(answer: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _main(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
+def _main(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print("cryptoalgo tests trading ideas honestly. No command was given, so here is the demo experiment, on simulated prices.\n"
               "`cryptoalgo --help` lists all commands.\n", file=sys.stderr)
@@ -166,11 +164,13 @@ def lab() -> None:
     home = load_settings().home
     raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", "--notebook-dir", str(home / "nbs")]))
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #59aeb960
-def _line(error: BaseException) -> tuple[str, int]:
+# %% ../../nbs/6_workbench/67_cli.ipynb #3603c601
+def _line(error: Exception) -> tuple[str, int]:
     "What to say about an error, and the exit code."
     if isinstance(error, CryptoalgoError):
         return str(error), error.exit_code
+    if callable(said := getattr(error, "format_message", None)):  # typer's word on a call that is wrong
+        return f"{said().rstrip('.')}; `cryptoalgo --help` lists commands, `cryptoalgo COMMAND --help` their options", InputError.exit_code
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         remedy = "free space" if error.errno == errno.ENOSPC else "mend the permissions or name another place"
@@ -180,26 +180,19 @@ def _line(error: BaseException) -> tuple[str, int]:
 
 def main(args: list[str] | None = None) -> int:
     "Entry point of the `cryptoalgo` command; returns the exit code."
-    import click
-
     args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
     try:
-        code = app(args, standalone_mode=False)
-        return int(code or 0)
-    except click.exceptions.Exit as e:
-        return e.exit_code
-    except click.ClickException as e:
-        print(f"cryptoalgo: {e.format_message()}; `cryptoalgo --help` lists commands and options", file=sys.stderr)
-        return InputError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        return int(app([a for a in args if a != "--debug"], standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
         print("cryptoalgo: stopped; run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as e:
-        if "--debug" in args:
+        if debug:
             raise
         text, code = _line(e)
-        print(f"cryptoalgo: {text}", file=sys.stderr)
+        print(f"cryptoalgo: {' '.join(text.split())}", file=sys.stderr)
         return code

@@ -28,7 +28,7 @@ from ..research.verdict import Record, Verdict, record_of, validate, warm_start
 from .artefacts import publish
 from .cache import StageCache, load
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #5d4f9513
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #3f5b3230
 class Stage(NamedTuple):
     "One step of the pipeline."
     notebook: str
@@ -87,11 +87,17 @@ class Holder(ABC):
         return load(self.stage(name).result, folder)
 
     def is_current(self, name: str) -> bool:
-        "Whether the last result of a stage still holds: same key, kept files and artefacts as they were written."
+        "Whether the last result of a stage still holds: same key, kept files, artefacts drawn by this code and as they were written."
         kept = self.state.get(name)
-        if self.force or not kept or kept["key"] != self.key(name) or not self.cache.find(name, kept["key"]):
+        if self.force or not kept or kept["key"] != self.key(name) or kept["drawn_by"] != code_digest(publish):
+            return False
+        if not self.cache.find(name, kept["key"]):
             return False
         return all((self.folder / f).is_file() and file_digest(self.folder / f) == h for f, h in kept["artefacts"].items())
+
+    def is_kept(self, name: str) -> bool:
+        "Whether the result of a stage need not be computed, though it may have to be shown again."
+        return not self.force and self.cache.find(name, self.key(name)) is not None
 
     def run(self, name: str) -> Any:
         "The result of a stage: kept or computed, its proofs in the report."
@@ -101,7 +107,7 @@ class Holder(ABC):
             folder = self.cache.keep(name, key, stage.compute(self, *(self.load(need) for need in stage.needs)))
         result = load(stage.result, folder)  # what is shown is what was kept
         artefacts = {f.relative_to(self.folder).as_posix(): file_digest(f) for f in sorted(publish(result, self))}
-        write_json(self.folder / "stages.json", self.state | {name: {"key": key, "artefacts": artefacts}})
+        write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": code_digest(publish), "artefacts": artefacts}})
         return result
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #21acbd84

@@ -75,12 +75,12 @@ def fix_holdouts(units: Sequence[Unit]) -> list[Unit]:
             known[x.market] = ex.Interval(*fixed)
     return [replace(u, experiment=replace(u.experiment, holdout=known[u.experiment.market])) for u in units]
 
-# %% ../../nbs/6_workbench/64_runner.ipynb #b588dded
+# %% ../../nbs/6_workbench/64_runner.ipynb #e312526f
 @dataclass
 class Outcome:
     "What became of a unit or a basket."
     holder: Any  # Unit or Basket
-    done: dict[str, str] = field(default_factory=dict)  # stage -> computed | kept
+    done: dict[str, str] = field(default_factory=dict)  # stage -> computed | kept | failed
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
     changed: list[str] = field(default_factory=list)  # artefacts that differ from the last run's
     same: int = 0  # artefacts that are as they were
@@ -123,13 +123,14 @@ def work(file: str, stage: str, options: RunOptions) -> Work:
         page = holder.folder / f"{holder.stage(stage).notebook}.ipynb"
         if holder.is_current(stage) and (page.with_suffix(".html").is_file() or not options.notebooks):
             return report("kept", (), len(before))
+        status = "kept" if holder.is_kept(stage) else "computed"
         if options.notebooks:
             _show(holder, stage, page, file, options)
         else:
             holder.run(stage)
         after = open_holder(file).state[stage]["artefacts"]
         changed = tuple(sorted(name for name in before | after if before.get(name) != after.get(name))) if before else ()
-        return report("computed", changed, len(after) - len(changed) if before else 0)
+        return report(status, changed, len(after) - len(changed) if before else 0)
     except CryptoalgoError as e:
         return report("failed", (), 0, str(e), e.exit_code)
     except Exception as e:  # whatever a user's notebook or a library raises stays with this coin

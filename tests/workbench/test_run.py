@@ -23,20 +23,20 @@ def test_papermill_and_in_process_leave_the_same_bytes_and_a_second_run_recomput
     path = issue_file()
     first = run_issue(path, workbench, RunOptions())
     assert [u["exit_code"] for u in first["units"]] == [0, 0], [u["error"] for u in first["units"]]
-    assert all(list(u["stages"].values()) == ["computed"] * 5 for u in first["units"])
+    assert all(list(u["run"]["stages"].values()) == ["computed"] * 5 for u in first["units"])
     by_notebooks = artefacts(workbench)
     assert {"BTC/1h", "ETH/1h", "portfolio/1h"} == set(by_notebooks)
     chain = (workbench.home / "data" / "ledger.jsonl").read_bytes()
 
     second = run_issue(path, workbench, RunOptions())
-    assert all(list(u["stages"].values()) == ["kept"] * 5 for u in second["units"])
+    assert all(list(u["run"]["stages"].values()) == ["kept"] * 5 for u in second["units"])
     assert artefacts(workbench) == by_notebooks
     assert (workbench.home / "data" / "ledger.jsonl").read_bytes() == chain, "the same trial is counted once"
 
     forced = run_issue(path, workbench, RunOptions(force=True, notebooks=False))
-    assert all(list(u["stages"].values()) == ["computed"] * 5 for u in forced["units"])
+    assert all(list(u["run"]["stages"].values()) == ["computed"] * 5 for u in forced["units"])
     assert artefacts(workbench) == by_notebooks, "in process and forced: the same bytes as through papermill"
-    assert forced["artefacts"]["changed"] == [] and forced["artefacts"]["same"] > 20
+    assert forced["run"]["changed"] == [] and forced["run"]["same"] > 20
 
 
 def test_the_report_says_simulated_and_has_every_deliverable(workbench, issue_file):
@@ -56,7 +56,7 @@ def test_a_failing_coin_leaves_the_others_alone(workbench, issue_file):
     summary = run_issue(path, workbench, RunOptions())
     btc, eth = summary["units"]
     assert btc["exit_code"] == 0 and btc["tier"] in ("FULL", "PILOT", "SHADOW", "REJECT")
-    assert eth["exit_code"] == 2 and eth["failed"] == "p20_features" and "min_train_days" in eth["error"]
+    assert eth["exit_code"] == 2 and eth["failed_notebook"] == "p20_features" and "min_train_days" in eth["error"]
 
 
 def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, monkeypatch):
@@ -87,7 +87,7 @@ def test_one_changed_rule_recomputes_the_backtest_and_not_the_features(workbench
     run_issue(path, workbench, RunOptions(notebooks=False))
     changed = run_issue(path, workbench, RunOptions(("rules.threshold=0.57",), notebooks=False))
     for unit in changed["units"]:
-        assert unit["stages"] == {"data": "kept", "features": "kept", "train": "kept", "backtest": "computed", "validate": "computed"}
+        assert unit["run"]["stages"] == {"data": "kept", "features": "kept", "train": "kept", "backtest": "computed", "validate": "computed"}
 
 
 def test_a_second_candidate_is_counted_and_reads_the_holdout_a_second_time(workbench, issue_file):
