@@ -110,7 +110,7 @@ class Holder(ABC):
         write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": code_digest(publish), "artefacts": artefacts}})
         return result
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #21acbd84
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #cb4d9cd5
 @dataclass(frozen=True, repr=False)
 class Unit(Holder):
     "One coin at one timeframe of one issue."
@@ -156,7 +156,7 @@ class Unit(Holder):
         x = self.experiment
         return write_json(self.folder / self.file_name, {
             "issue": self.issue, "title": self.title, "coin": x.coin, "timeframe": x.timeframe, "params": x.params,
-            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head})
+            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "home": self.settings.home})
 
     @cached_property
     def store(self) -> Store | None:
@@ -210,7 +210,7 @@ class Unit(Holder):
         return Trial(digest(code), data.raw_digest, digest([asked, x.costs]), x.market, x.coin, x.timeframe,
                      f"issue-{self.issue}", "finished", *ex.span_of(x, data), self.load("backtest").daily["net"])
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #ddbe93ac
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #ada7404d
 @dataclass(frozen=True, repr=False)
 class Basket(Holder):
     "The coins of one timeframe of an issue, in one account."
@@ -242,7 +242,8 @@ class Basket(Holder):
 
     def write(self) -> Path:
         "Write the basket's file; `open_holder` reads it."
-        return write_json(self.folder / self.file_name, {"units": [str(u.folder) for u in self.units], "force": self.force})
+        return write_json(self.folder / self.file_name, {"units": [str(u.folder) for u in self.units], "force": self.force,
+                                                           "home": self.settings.home})
 
     def member(self, unit: Unit) -> Member:
         "A unit as the portfolio takes it."
@@ -260,7 +261,8 @@ def open_holder(
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{path}: there is no such unit; start with `cryptoalgo run params/issues/NNN-name.yaml`")
-    d, settings = json.loads(path.read_text(encoding="utf-8")), load_settings()
+    d = json.loads(path.read_text(encoding="utf-8"))
+    settings = load_settings(home=d["home"])
     if path.name == Basket.file_name:
         units = tuple(open_holder(Path(folder) / Unit.file_name) for folder in d["units"])
         return Basket(path.parent, units, settings, d["force"])  # type: ignore[arg-type]
