@@ -1598,6 +1598,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'cryptoalgo.workbench.cli._line': ('6_workbench/cli.html#_line', 'cryptoalgo/workbench/cli.py'),
                                           'cryptoalgo.workbench.cli._main': ('6_workbench/cli.html#_main', 'cryptoalgo/workbench/cli.py'),
                                           'cryptoalgo.workbench.cli._run': ('6_workbench/cli.html#_run', 'cryptoalgo/workbench/cli.py'),
+                                          'cryptoalgo.workbench.cli._series_key': ( '6_workbench/cli.html#_series_key',
+                                                                                    'cryptoalgo/workbench/cli.py'),
                                           'cryptoalgo.workbench.cli._show': ('6_workbench/cli.html#_show', 'cryptoalgo/workbench/cli.py'),
                                           'cryptoalgo.workbench.cli.backtest': ( '6_workbench/cli.html#backtest',
                                                                                  'cryptoalgo/workbench/cli.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'Sets', 'Force', 'demo', 'run', 'ingest', 'backtest', 'ledger', 'report', 'lab', 'main']
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #87b1ca68
+# %% ../../nbs/6_workbench/67_cli.ipynb #2f918de0
 import errno
 import os
 import subprocess
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..core.errors import CryptoalgoError, InputError, OutsideError
+from ..core.errors import CryptoalgoError, InputError, OutsideError, nearest
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #48496b93
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -84,26 +84,43 @@ def run(
         raise InputError(f"--engine {engine}: there is inprocess, and nbclient for debugging")
     _run(issue, RunOptions(tuple(sets or ()), force, notebooks, engine, cell_timeout), as_json)
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #c6038ad7
+# %% ../../nbs/6_workbench/67_cli.ipynb #a01563be
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Option("--from", help="A file, or a folder with ohlcv*, funding, open-interest, macro, equities.")],
+    series: Annotated[str | None, typer.Option(help="Of one file whose place and name do not say: KIND:VENUE:SYMBOL:TIMEFRAME, "
+                                               "for example candles:binanceusdm:BTCUSDT:1h.")] = None,
     as_json: Json = False,
 ) -> None:
     "Load candles, funding, open interest, macro and equities from files into the market database."
     from cryptoalgo.core.console import progress
     from cryptoalgo.core.settings import load_settings
     from cryptoalgo.data.contracts import load_contracts
-    from cryptoalgo.data.sources import ingest_path, series_files
+    from cryptoalgo.data.sources import IngestReport, ingest_file, ingest_path, series_files
     from cryptoalgo.data.store import Store
 
     settings = load_settings()
-    contracts = load_contracts(settings.path(settings.params_dir) / "contracts")
-    with progress("files", len(series_files(source))) as step:
-        report = ingest_path(source, Store(settings.database_url), contracts, step)
+    contracts, store = load_contracts(settings.path(settings.params_dir) / "contracts"), Store(settings.database_url)
+    if series:
+        report = IngestReport([ingest_file(source, store, contracts, _series_key(series, list(contracts)))])
+    else:
+        with progress("files", len(series_files(source))) as step:
+            report = ingest_path(source, store, contracts, step)
     _show(report.to_dict(), as_json, report.text())
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _series_key(text: str, kinds: list[str]) -> Any:
+    "KIND:VENUE:SYMBOL:TIMEFRAME as a key; funding has no timeframe."
+    from cryptoalgo.data.store import SeriesKey
+
+    kind, *rest = text.split(":")
+    if kind not in kinds:
+        raise InputError(f"--series '{text}': unknown kind '{kind}'{nearest(kind, kinds)}")
+    if len(rest) != (2 if kind == "funding" else 3) or not all(rest):
+        raise InputError(f"--series '{text}': write it as KIND:VENUE:SYMBOL:TIMEFRAME, for example candles:binanceusdm:BTCUSDT:1h; funding:VENUE:SYMBOL")
+    return SeriesKey(kind, *rest)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #ce30e70a
 def _by_symbol(values: list[str], what: str) -> dict[str, Path]:
