@@ -6,16 +6,16 @@
 __all__ = ['DECISION_COLUMNS', 'PARTS', 'TRADE_COLUMNS', 'Size', 'EngineConfig', 'read_config', 'Backtest', 'orders', 'walk',
            'simulate', 'backtest', 'daily_returns']
 
-# %% ../../nbs/4_trading/42_engine.ipynb #a4e7eea5
+# %% ../../nbs/4_trading/42_engine.ipynb #a4cd3ae0
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from ..core.clock import DAY_MS, from_ms, to_ms
+from ..core.clock import DAY_MS, from_ms, iso, to_ms
 from ..core.errors import InputError, nearest
 from ..core.params import Section, build
 from . import kernel as k
@@ -148,7 +148,7 @@ def _table(decisions: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
     refuse(df.duplicated(["row", "coin"]), "the second decision of this coin at this time; keep one")
     return df.sort_values(["row", "rank", "coin"], na_position="last", ignore_index=True)
 
-# %% ../../nbs/4_trading/42_engine.ipynb #e6a198a0
+# %% ../../nbs/4_trading/42_engine.ipynb #85c61a98
 PARTS = ["gross", "slippage", "fees", "funding", "net"]
 TRADE_COLUMNS = ["symbol", "side", "decision_time", "entry_time", "entry_ref", "entry_price", "exit_time", "exit_ref", "exit_price",
                  "quantity", "exit_reason", "both_touched", "sigma", *PARTS]
@@ -167,7 +167,7 @@ class Backtest:
         "Trades, totals and rejected decisions as plain JSON values; times in ISO 8601, UTC."
         trades = self.trades.copy()
         for column in ("decision_time", "entry_time", "exit_time"):
-            trades[column] = trades[column].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+            trades[column] = iso(trades[column])
         rows = [{key: None if v != v else v for key, v in row.items()} for row in trades.to_dict("records")]
         return {"trades": rows, "totals": self.totals, "rejected": self.rejected}
 
