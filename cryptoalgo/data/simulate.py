@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIMULATED', 'STEP_MS', 'STEPS', 'NEWS_H', 'FUNDING_H', 'HOURS_PER_YEAR', 'MARKET', 'CALM_H', 'TURBULENT_H',
            'TURBULENT', 'NEWS_CHANCE', 'NEWS_SIGMAS', 'NEWS_VARIANCE', 'HALF_LIFE_H', 'FUNDING_MEAN', 'FUNDING_TREND',
-           'FUNDING_NOISE', 'FUNDING_CAP', 'NEEDED_VOL', 'edge_per_hour', 'Planted', 'Market', 'simulate']
+           'FUNDING_NOISE', 'FUNDING_CAP', 'NEEDED_VOL', 'edge_per_hour', 'Planted', 'SimulatedMarket', 'simulate']
 
 # %% ../../nbs/1_data/13_simulate.ipynb #908dae3c
 import re
@@ -252,9 +252,9 @@ def _planted(params: SimulatorParams, coin: str, hours: _Hours) -> Planted:
     error = (1 + edge_per_hour(edge) * phi / np.sqrt(1 - phi**2)) * np.sqrt(HOURS_PER_YEAR / len(pnl))
     return Planted(coin, edge, HALF_LIFE_H, float(sharpe), float(error))
 
-# %% ../../nbs/1_data/13_simulate.ipynb #804bb0b1
+# %% ../../nbs/1_data/13_simulate.ipynb #e6ad9277
 @dataclass(frozen=True)
-class Market:
+class SimulatedMarket:
     "A simulated market; frames by coin, in the house's contracts."
     params: SimulatorParams
     timeframe: str
@@ -270,14 +270,14 @@ def simulate(
     params: SimulatorParams,
     coins: Sequence[str],  # such as ["BTC", "ETH"]
     timeframe: str = "1h",  # whole five minutes that divide 4 hours
-) -> Market:  # Bars, Funding, OpenInterest by coin; SPY; what was planted
+) -> SimulatedMarket:  # Bars, Funding, OpenInterest by coin; SPY; what was planted
     """A market of `params.days` days. Reproducible byte for byte; a coin depends on seed and name alone, and a longer market
     begins with the shorter one. Raises `InputError` on a coin, edge, start or timeframe that it cannot take."""
     start, steps_per_bar = _check(params, coins, timeframe)
     climate = _climate(params.seed, 24 * params.days)
     hours = {coin: _hours(params, coin, climate) for coin in coins}
     hourly = from_ms(start + np.arange(24 * params.days, dtype="int64") * timeframe_ms("1h"))
-    return Market(
+    return SimulatedMarket(
         params, timeframe,
         bars={c: _bars(params, c, h, start, steps_per_bar) for c, h in hours.items()},
         funding={c: _funding(h, start) for c, h in hours.items()},

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'FUTURES', 'TICKERS', 'UNNAMED', 'recognise', 'recognise_loose', 'IngestRow', 'IngestReport', 'ingest_file',
            'series_files', 'ingest_path', 'read_file']
 
-# %% ../../nbs/1_data/12_sources.ipynb #070b9585
+# %% ../../nbs/1_data/12_sources.ipynb #e42235e0
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from ..core.clock import from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.provenance import digest, file_digest
 from .contracts import Contract, known_at, validate
-from .files import PRICES, READERS, as_frame, infer_timeframe, open_times, pick_column, read_file, read_table
+from .files import CLOCK_PRICES, READERS, as_frame, infer_timeframe, open_times, pick_column, read_file, read_table
 from .store import FIELDS, Provenance, SeriesKey, Store
 
 _all_ = ["read_file"]  # a file as a frame, for those who do not store it
@@ -93,7 +93,7 @@ def recognise_loose(
         return SeriesKey("daily", "yahoo", TICKERS.get(symbol, symbol), "1d")
     return SeriesKey(kind, UNNAMED, symbol, timeframe)
 
-# %% ../../nbs/1_data/12_sources.ipynb #b3ead55b
+# %% ../../nbs/1_data/12_sources.ipynb #246e28c5
 def _refuse_unfinished(new: pd.DataFrame, key: SeriesKey, store: Store, contract: Contract, source: str) -> list[str]:
     "Waivers used; `InputError` names the bars of `new` that are earlier states of stored ones."
     if store.last_run(key) is None:
@@ -118,7 +118,7 @@ def _refuse_unfinished(new: pd.DataFrame, key: SeriesKey, store: Store, contract
 
 def _refuse_wrong_clock(new: pd.DataFrame, key: SeriesKey, store: Store, contract: Contract, source: str) -> None:
     "`InputError` when the prices beside open interest are those of another hour than its stamps say."
-    column = next((c for c in PRICES if c in new), None)
+    column = next((c for c in CLOCK_PRICES if c in new), None)
     candles = [k for k in store.stored() if (k.kind, k.symbol, k.timeframe) == ("candles", key.symbol, key.timeframe)]
     if column is None or contract.max_price_mismatch is None or not candles:
         return

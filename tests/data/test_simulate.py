@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from cryptoalgo.core.clock import timeframe_ms, to_ms
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.core.params import SimulatorParams
-from cryptoalgo.data.simulate import FUNDING_CAP, FUNDING_H, HALF_LIFE_H, NEWS_H, NEWS_VARIANCE, Market, edge_per_hour, simulate
+from cryptoalgo.data.simulate import FUNDING_CAP, FUNDING_H, HALF_LIFE_H, NEWS_H, NEWS_VARIANCE, SimulatedMarket, edge_per_hour, simulate
 
 COINS = ["BTC", "ETH", "SOL", "XRP", "DOGE"]
 HORIZON = 24
@@ -20,7 +20,7 @@ HORIZON = 24
 
 # --- reproducible -----------------------------------------------------------------------------------------------------
 
-def frames(market: Market, coin: str) -> list[pd.DataFrame]:
+def frames(market: SimulatedMarket, coin: str) -> list[pd.DataFrame]:
     return [market.bars[coin], market.funding[coin], market.open_interest[coin], market.latent[coin], market.macro["SPY"]]
 
 
