@@ -6,7 +6,7 @@
 __all__ = ['READERS', 'SYNONYMS', 'CLOCK_PRICES', 'read_table', 'pick_column', 'parse_times', 'infer_timeframe', 'open_times',
            'as_frame', 'read_file']
 
-# %% ../../nbs/1_data/12_files.ipynb #dfb5f75c
+# %% ../../nbs/1_data/12_files.ipynb #5adf05cf
 import json
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..core.clock import UNIT_MS, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
-from .store import FIELDS, OHLCV
+from .tables import FIELDS, OHLCV
 
 # %% ../../nbs/1_data/12_files.ipynb #b42be32a
 def _read_csv(path: Path) -> pd.DataFrame:

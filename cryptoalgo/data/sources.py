@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'FUTURES', 'TICKERS', 'UNNAMED', 'recognise', 'recognise_loose', 'IngestRow', 'IngestReport', 'ingest_file',
            'series_files', 'ingest_path', 'read_file']
 
-# %% ../../nbs/1_data/12_sources.ipynb #e42235e0
+# %% ../../nbs/1_data/12_sources.ipynb #7cad9702
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -20,9 +20,11 @@ import pandas as pd
 from ..core.clock import from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.provenance import digest, file_digest
-from .contracts import Contract, known_at, validate
+from .contracts import Contract, known_at
 from .files import CLOCK_PRICES, READERS, as_frame, infer_timeframe, open_times, pick_column, read_file, read_table
-from .store import FIELDS, Provenance, SeriesKey, Store
+from .store import Provenance, Store
+from .tables import FIELDS, SeriesKey
+from .validation import validate
 
 _all_ = ["read_file"]  # a file as a frame, for those who do not store it
 

@@ -10,7 +10,8 @@ from cryptoalgo.core.clock import from_ms, to_ms
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.data.files import read_file
 from cryptoalgo.data.sources import ingest_file
-from cryptoalgo.data.store import SeriesKey, Store
+from cryptoalgo.data.store import Store
+from cryptoalgo.data.tables import SeriesKey
 
 pytestmark = pytest.mark.data
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.data.contracts import Waiver, coverage, known_at, load_contract, load_contracts, same_venue, validate
+from cryptoalgo.data.contracts import Waiver, coverage, known_at, load_contract, load_contracts, same_venue
+from cryptoalgo.data.validation import validate
 
 from .conftest import CONTRACTS, make_bars
 

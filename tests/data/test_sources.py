@@ -10,7 +10,8 @@ import pytest
 from cryptoalgo.core.clock import to_ms
 from cryptoalgo.core.errors import InputError, OutsideError
 from cryptoalgo.data.sources import IngestReport, IngestRow, ingest_file, ingest_path, recognise, series_files
-from cryptoalgo.data.store import SeriesKey, Store
+from cryptoalgo.data.store import Store
+from cryptoalgo.data.tables import SeriesKey
 
 BTC = SeriesKey("candles", "binance", "BTCUSDT", "1h")
 

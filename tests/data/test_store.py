@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, to_ms
 from cryptoalgo.core.errors import InputError, OutsideError
-from cryptoalgo.data.store import Provenance, SeriesKey, Store
+from cryptoalgo.data.store import Provenance, Store
+from cryptoalgo.data.tables import SeriesKey
 
 from .conftest import make_bars
 
