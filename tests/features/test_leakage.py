@@ -9,7 +9,8 @@ import pytest
 from cryptoalgo.core.clock import from_ms
 from cryptoalgo.core.errors import GateError, InputError
 from cryptoalgo.features.labels import forward_return, triple_barrier
-from cryptoalgo.features.leakage import Plan, certify, changed
+from cryptoalgo.features.leakage import Plan, certify
+from cryptoalgo.features.probe import changed
 from cryptoalgo.features.splits import CombinatorialPurged, Fold, PurgedKFold, Span, WalkForward
 
 HOUR = pd.Timedelta("1h")
