@@ -83,7 +83,7 @@ def file_digest(path: Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../../nbs/0_core/03_provenance.ipynb #60e9a289
+# %% ../../nbs/0_core/03_provenance.ipynb #3fd61712
 OURS = "cryptoalgo"
 
 
@@ -114,7 +114,7 @@ def _bare(node: ast.AST) -> str:
             part.body = body[1:]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 
-
+# %% ../../nbs/0_core/03_provenance.ipynb #ed209d38
 def _used(module: str, node: ast.AST) -> Iterator[tuple[str, str]]:
     "Our definitions that a definition uses: pairs of module and name."
     space = vars(__import__(module, fromlist=["_"]))

@@ -155,7 +155,7 @@ def _is_one_clock(ms: np.ndarray, offsets: np.ndarray) -> bool:
     moments = [(datetime.fromtimestamp(ms[i] / 1000, UTC), timedelta(minutes=int(offsets[i]))) for i in ends]
     return any(all(t.astimezone(zone).utcoffset() == offset for t, offset in moments) for zone in _zones())
 
-# %% ../../nbs/1_data/12_files.ipynb #18451ef1
+# %% ../../nbs/1_data/12_files.ipynb #32e4e353
 def _from_text(text: pd.Series, source: str, naive: str) -> np.ndarray:
     text = text.str.strip().str.replace(" UTC", "Z", regex=False)
     text = text.str.replace(r"^(\d{4})[./](\d{1,2})[./](\d{1,2})", _padded, regex=True)
@@ -192,7 +192,7 @@ def _minutes(zone: str) -> int:
     digits = re.sub(r"\D", "", zone).ljust(4, "0")
     return 0 if zone == "Z" else int(zone[0] + "1") * (int(digits[:2]) * 60 + int(digits[2:]))
 
-
+# %% ../../nbs/1_data/12_files.ipynb #a4bfd70e
 def _allow_naive(naive: str, example: Any, source: str) -> None:
     if naive != "utc":
         raise InputError(f"{source}: '{example}' has no time zone; write times with their offset, "
@@ -220,7 +220,7 @@ def parse_times(
         return _from_epoch(pd.to_numeric(text).to_numpy(), source)
     return _from_text(text, source, naive)
 
-# %% ../../nbs/1_data/12_files.ipynb #c6f45d9b
+# %% ../../nbs/1_data/12_files.ipynb #1b7f47a5
 def infer_timeframe(
     ms: np.ndarray,  # int64 milliseconds, at least two
 ) -> str:  # "15m", "1h", "1d"
@@ -250,7 +250,7 @@ def open_times(
     ends += ends % 1000 == 999  # xx:59.999 is the last millisecond of the bar
     return ends - timeframe_ms(timeframe or infer_timeframe(ends))
 
-
+# %% ../../nbs/1_data/12_files.ipynb #121602b1
 def as_frame(
     table: pd.DataFrame,  # as written
     source: str,  # file to name in an error

@@ -181,7 +181,7 @@ class IngestReport:
         lines += [f"left out: {', '.join(self.others)}"] * bool(self.others)
         return "\n".join(lines)
 
-# %% ../../nbs/1_data/12_sources.ipynb #4ac6ef47
+# %% ../../nbs/1_data/12_sources.ipynb #35d5b8d8
 def ingest_file(
     path: Path,  # one file
     store: Store,  # where it goes
@@ -215,7 +215,7 @@ def ingest_file(
     done = store.upsert(key, kept.frame.assign(available_time=known), provenance._replace(waivers=tuple(waivers)))
     return IngestRow(str(path), str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), tuple(waivers))
 
-
+# %% ../../nbs/1_data/12_sources.ipynb #394e186b
 def _below(path: Path) -> list[Path]:
     "The folders of series below a folder, candles first; the folder itself when it lies in one."
     if any(_kind_folder(part) for part in path.absolute().parts[-2:]):

@@ -18,7 +18,7 @@ from ..core.clock import timeframe_ms
 from ..core.errors import InputError, nearest
 from .kernels import block_bars
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #b9427d5e
+# %% ../../nbs/2_features/20a_expressions.ipynb #7370decd
 INPUTS = ("open", "high", "low", "close", "volume", "funding_rate", "funding_event", "open_interest")
 NAN = math.nan
 _NODES: "WeakValueDictionary[tuple, Expr]" = WeakValueDictionary()
@@ -39,7 +39,7 @@ def _lookback(op: str, args: tuple["Expr", ...], params: tuple) -> int:
         return params[0] * (deepest + 2) - 2
     return deepest
 
-
+# %% ../../nbs/2_features/20a_expressions.ipynb #b447c60c
 class Expr:
     "One operation of a formula; build with the functions below and Python's operators."
     __slots__ = ("__weakref__", "args", "inputs", "lookback", "op", "params")

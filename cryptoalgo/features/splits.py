@@ -56,7 +56,7 @@ def spans_of(
     edges = np.flatnonzero(np.diff(np.concatenate(([0], np.asarray(mask, "int8"), [0]))))
     return tuple(Span(int(a), int(b)) for a, b in edges.reshape(-1, 2))
 
-# %% ../../nbs/2_features/27_splits.ipynb #9851474e
+# %% ../../nbs/2_features/27_splits.ipynb #1bd7b32a
 @dataclass(frozen=True)
 class _Labels:
     "Times of the rows in milliseconds; rows without a label can be tested on, never trained on."
@@ -89,7 +89,7 @@ def _labels(t_start: pd.Series, t_end: pd.Series, event_time: pd.DatetimeIndex) 
         raise InputError("no row has a label (t_start and t_end are missing throughout): more bars than the horizon are needed")
     return _Labels(opens, starts, ends, known, int(steps.min()))
 
-
+# %% ../../nbs/2_features/27_splits.ipynb #ede4ca95
 def _block_times(x: _Labels, block: Span) -> tuple[int, int]:
     "When a test block begins (its first bar opens) and ends (its last bar closed, its last label known)."
     rows = slice(*block)
@@ -172,7 +172,7 @@ def fold_table(
                 "test_to": event_time[test[-1]], "gap_hours": gap}
     return pd.DataFrame([row(f) for f in folds]).set_index("fold")
 
-# %% ../../nbs/2_features/27_splits.ipynb #4fc4b25f
+# %% ../../nbs/2_features/27_splits.ipynb #70aa9e9d
 @dataclass(frozen=True)
 class CombinatorialPurged:
     "Every choice of test blocks, trained on the rest."
@@ -221,7 +221,7 @@ class CombinatorialPurged:
         return [_fold(k, x, everything, chosen, -slack, after)
                 for k, chosen in enumerate(combinations(blocks, self.n_test_folds))]
 
-
+# %% ../../nbs/2_features/27_splits.ipynb #293c1b6e
 @dataclass(frozen=True)
 class PurgedKFold:
     "Each block tested once, trained on both sides of it."

@@ -175,7 +175,7 @@ def longest_label(
     held = to_ms(known["t_end"]) - to_ms(known["t_start"])
     return max(1, int(-(-held.max(initial=0) // bar)))
 
-# %% ../../nbs/3_models/32_estimators.ipynb #be76a9f2
+# %% ../../nbs/3_models/32_estimators.ipynb #79c07be3
 def _enough(p: ModelParams, up: np.ndarray) -> None:
     "Refuse what is too little to learn from."
     least, needed = int(min(up.sum(), (~up).sum())), max(p.min_class_rows, 1)
@@ -185,7 +185,7 @@ def _enough(p: ModelParams, up: np.ndarray) -> None:
         only = "one class only" if least == 0 else f"{least} rows of the rarer class"
         raise _Refused(Refusal("min_class_rows", f"{only} among {up.size}; {needed} of each are needed"))
 
-
+# %% ../../nbs/3_models/32_estimators.ipynb #a1b7a69e
 class Model(_Kept):
     "A learner by name and the calibration of its margin, or a refusal."
 

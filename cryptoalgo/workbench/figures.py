@@ -79,7 +79,7 @@ def _beside(ax: "Axes", name: str, frame: pd.DataFrame) -> None:
         ax.yaxis.set_major_formatter(EngFormatter(sep=""))
         ax.set_ylabel("OI (coins)")
 
-# %% ../../nbs/6_workbench/60a_figures.ipynb #c5e3a124
+# %% ../../nbs/6_workbench/60a_figures.ipynb #81b8fb21
 def bars_of(ax: "Axes", values: pd.Series, color: Any = BLUE, pattern: str = "{:.1%}") -> None:
     "Horizontal bars, first on top, each with its number."
     y = np.arange(len(values))
@@ -140,7 +140,7 @@ def _diverging() -> Any:
 
     return LinearSegmentedColormap.from_list("house", [ORANGE, "#ffffff", BLUE])
 
-
+# %% ../../nbs/6_workbench/60a_figures.ipynb #9c94c5a5
 def label_balance(subject: Subject, labels: pd.DataFrame) -> "Figure":
     "Share of labels that point up, month by month, and how many there are."
     y = labels["y"].dropna()
@@ -161,7 +161,7 @@ def label_balance(subject: Subject, labels: pd.DataFrame) -> "Figure":
         time_axis(below)
     return figure
 
-# %% ../../nbs/6_workbench/60a_figures.ipynb #7b5bed55
+# %% ../../nbs/6_workbench/60a_figures.ipynb #1e3cc900
 def folds(
     subject: Subject,
     table: pd.DataFrame,  # index fold; columns ic, ic_low, ic_high, auc, auc_low, auc_high; NaN = could not be computed
@@ -208,7 +208,7 @@ def calibration(
         unit_axis(below.yaxis, "{:,.0f}")
     return figure
 
-
+# %% ../../nbs/6_workbench/60a_figures.ipynb #70d21003
 def deciles(
     subject: Subject,
     table: pd.DataFrame,  # by decile: n, ret_mean, ret_std, residual: `scores.deciles`
@@ -232,7 +232,7 @@ def deciles(
         below.set(ylabel="residual\n(points)", xlabel="decile of the answer, weakest to strongest", xticks=list(table.index))
     return figure
 
-
+# %% ../../nbs/6_workbench/60a_figures.ipynb #a9d803b9
 def importance(subject: Subject, table: pd.DataFrame) -> "Figure":
     "Share of the gain that each feature brought, the first twenty of `table` (feature, gain)."
     total = table["gain"].sum() if len(table) else 0.0

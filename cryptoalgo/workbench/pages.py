@@ -64,7 +64,7 @@ def figures_of(outcome: Any, root: Path, names: Sequence[str]) -> list[dict[str,
     label = outcome.holder.label
     return [{"src": there[n].relative_to(root).as_posix(), "caption": CAPTIONS[n], "alt": f"{label}: {CAPTIONS[n]}"} for n in names if n in there]
 
-# %% ../../nbs/6_workbench/66a_pages.ipynb #b490fbf3
+# %% ../../nbs/6_workbench/66a_pages.ipynb #001c51a6
 def certificate_text(
     leakage: Mapping[str, Any],  # leakage.json
 ) -> str:  # a sentence or two
@@ -83,7 +83,7 @@ def certificate_text(
         said.append(f"{splits['folds']} folds with {splits['training_labels_compared']:,} training labels against their test blocks")
     return f"{'Passed' if leakage['passed'] else 'BREACHED'}: {'; '.join(said)}. Breaches found: {len(leakage['breaches'])}."
 
-
+# %% ../../nbs/6_workbench/66a_pages.ipynb #c3e1ca76
 WATERFALL = ("gross", "slippage", "fees", "funding", "net")
 
 
@@ -109,7 +109,7 @@ def unit_view(
         "rejected": f.get("diagnostics", {}).get("rejected", {}), "sections": [(t, figures_of(outcome, root, names)) for t, names in SECTIONS],
         "notebooks": _notebooks(outcome, root)}
 
-
+# %% ../../nbs/6_workbench/66a_pages.ipynb #6aef461d
 def _notebooks(outcome: Any, root: Path) -> list[dict[str, str]]:
     "Executed notebooks that are there, in order."
     holder = outcome.holder

@@ -23,7 +23,7 @@ from .show import text_of
 from .style import signed
 from .template import ISSUE, OVERVIEW, points, render
 
-# %% ../../nbs/6_workbench/66b_reports.ipynb #92c2c48e
+# %% ../../nbs/6_workbench/66b_reports.ipynb #cd844acc
 VOLATILE = ("run", "report")  # keys that do not go into summary.json
 
 
@@ -68,7 +68,7 @@ def unit_row(
                             "holdout_gross_sharpe": exam.get("gross_sharpe"), "holdout_net_sharpe": exam.get("sharpe")}
     return row | _ended(outcome)
 
-
+# %% ../../nbs/6_workbench/66b_reports.ipynb #44a76a30
 def portfolio_row(outcome: Any) -> dict[str, Any]:
     "The joint account of one timeframe in numbers."
     f = facts(outcome).get("portfolio", {})
@@ -195,7 +195,7 @@ def ledger_text(head: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
-# %% ../../nbs/6_workbench/66b_reports.ipynb #0a849d9e
+# %% ../../nbs/6_workbench/66b_reports.ipynb #6d9c817a
 FILES = ("summary.json", "manifest.json", "params.yaml", "ledger.jsonl", "run.log")
 
 
@@ -230,7 +230,7 @@ def _write_parts(root: Path, outcomes: Sequence[Any], summary: Mapping[str, Any]
     lines = [canonical_json({"seq": e.seq, "prev": e.prev, "kind": e.kind, "body": e.body, "hash": e.hash}) for e in entries]
     write_text(root / "ledger.jsonl", "".join(f"{line}\n" for line in lines))
 
-
+# %% ../../nbs/6_workbench/66b_reports.ipynb #7f829725
 def write_report(
     issue: Issue,  # what was asked
     outcomes: Sequence[Any],  # what became of its units
