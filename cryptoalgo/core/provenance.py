@@ -29,8 +29,10 @@ import pandas as pd
 
 from .errors import OutsideError
 
-# %% ../../nbs/0_core/03_provenance.ipynb #853781d6
-def plain(value: Any) -> Any:
+# %% ../../nbs/0_core/03_provenance.ipynb #ff2dd38b
+def plain(
+    value: Any,  # anything that a result may hold
+) -> Any:
     "`value` as JSON can hold it: numpy scalars become Python's, NaN and infinities null, times ISO text, sets sorted."
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
@@ -51,17 +53,21 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(
+    value: Any,  # as `plain` takes it
+) -> str:  # keys sorted, no spaces, no newline
     "One line of JSON that depends on the content alone."
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any) -> str:
+def digest(
+    value: Any,  # bytes, or what `plain` takes
+) -> str:  # 64 hex digits
     "sha256 (hex) of bytes, or of the canonical JSON of anything else."
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()
 
-# %% ../../nbs/0_core/03_provenance.ipynb #8931d0a4
+# %% ../../nbs/0_core/03_provenance.ipynb #3137ba5d
 def frame_digest(
     frame: pd.DataFrame,  # any frame of the house
 ) -> str:  # sha256 (hex) over index, column names, types and values
@@ -78,7 +84,9 @@ def frame_digest(
     return h.hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def file_digest(
+    path: Path,  # of a file
+) -> str:  # 64 hex digits
     "sha256 (hex) of a file's bytes."
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -114,7 +122,7 @@ def _bare(node: ast.AST) -> str:
             part.body = body[1:]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 
-# %% ../../nbs/0_core/03_provenance.ipynb #ed209d38
+# %% ../../nbs/0_core/03_provenance.ipynb #e174fbf3
 def _used(module: str, node: ast.AST) -> Iterator[tuple[str, str]]:
     "Our definitions that a definition uses: pairs of module and name."
     space = vars(__import__(module, fromlist=["_"]))
@@ -138,15 +146,15 @@ def code_digest(
     *functions: Callable[..., Any],  # functions or classes of this package
 ) -> str:  # sha256 (hex)
     "Hash over functions and everything of ours they reach, blind to comments, docstrings and layout."
-    todo = [(f.__module__, f.__name__) for f in functions]
+    waiting = [(f.__module__, f.__name__) for f in functions]
     seen: dict[tuple[str, str], str] = {}
-    while todo:
-        key = todo.pop()
+    while waiting:
+        key = waiting.pop()
         node = _module_tree(key[0]).get(key[1]) if key not in seen else None
         if node is None:
             continue
         seen[key] = _bare(node)
-        todo.extend(_used(key[0], node))
+        waiting.extend(_used(key[0], node))
     return digest(sorted((*key, source) for key, source in seen.items()))
 
 # %% ../../nbs/0_core/03_provenance.ipynb #1c11c7d8
@@ -171,7 +179,7 @@ def git_state(
     commit, diff = git("rev-parse", "HEAD"), git("diff", "HEAD")
     return {"commit": commit.strip() if commit else None, "diff": digest(diff.encode())[:16] if diff else None}
 
-# %% ../../nbs/0_core/03_provenance.ipynb #8d645914
+# %% ../../nbs/0_core/03_provenance.ipynb #50918b3a
 @contextlib.contextmanager
 def replacing(
     path: Path,  # the file to make or replace
@@ -194,19 +202,28 @@ def replacing(
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> Path:
+def write_text(
+    path: Path,  # its folder is made if missing
+    text: str,  # the whole of it
+) -> Path:  # `path`
     "Write a text file whole or not at all."
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def write_json(path: Path, value: Any) -> Path:
+def write_json(
+    path: Path,  # its folder is made if missing
+    value: Any,  # as `plain` takes it
+) -> Path:  # `path`
     "Write a deterministic JSON file: sorted keys, two spaces, a newline at the end."
     return write_text(path, json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+def write_frame(
+    path: Path,  # ends in .csv or .parquet
+    frame: pd.DataFrame,  # its index is kept
+) -> Path:  # `path`
     "Write a frame as Parquet or CSV, by the name's ending, byte-equal for equal frames."
     with replacing(path) as temporary:
         if path.suffix == ".csv":

@@ -47,7 +47,14 @@ class _Entry:
     arguments: dict  # value of the family's parameter
     lookback: int | None  # as declared
 
-# %% ../../nbs/2_features/21_registry.ipynb #2840203d
+# %% ../../nbs/2_features/21_registry.ipynb #6e37c455
+def _same(old: Callable, new: Callable) -> bool:
+    "Whether a function is another version of one in its own place, or a copy of it: a module's in a notebook."
+    if (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__):
+        return True
+    return all(getattr(old.__code__, part) == getattr(new.__code__, part) for part in ("co_code", "co_names", "co_consts", "co_varnames"))
+
+
 class Registry:
     "Named features in groups, in the order of their declaration."
 
@@ -76,9 +83,9 @@ class Registry:
         return register
 
     def _admit(self, entry: _Entry) -> None:
-        "Check an entry by building it, then keep it. A notebook cell that is run again replaces its own feature."
+        "Check an entry by building it, then keep it. A cell that is run again, or a copy of one, replaces its own feature."
         old = self._entries.get(entry.name)
-        if old and (old.function.__module__, old.function.__qualname__) != (entry.function.__module__, entry.function.__qualname__):
+        if old and not _same(old.function, entry.function):
             raise InputError(f"feature '{entry.name}': already declared in {old.function.__module__}; choose another name")
         if entry.name in INPUTS:
             raise InputError(f"feature '{entry.name}': that is a column of the bar; choose another name")
@@ -228,7 +235,7 @@ class FeatureSet:
             X[INPUTS.index(name)] = frame[name].to_numpy(np.float64)
         return X
 
-# %% ../../nbs/2_features/21_registry.ipynb #159d9291
+# %% ../../nbs/2_features/21_registry.ipynb #7a012455
 TILE = 1024  # bars
 
 
@@ -288,7 +295,9 @@ class Stream:
         return pd.DataFrame(out, index=bars.index, columns=list(self.features.names), copy=False)
 
 
-def segments(numbers: np.ndarray) -> Iterator[tuple[int, int]]:
+def segments(
+    numbers: np.ndarray,  # bar numbers, rising
+) -> Iterator[tuple[int, int]]:
     "(start, stop) of the unbroken stretches of bar numbers."
     if len(numbers):
         cuts = np.flatnonzero(np.diff(numbers) != 1) + 1

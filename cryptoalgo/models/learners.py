@@ -56,7 +56,7 @@ def rows_of(
     matrix[np.abs(matrix) < 1e-30] = 0.0
     return Rows(matrix, tuple(map(str, features.columns)), np.arange(len(matrix)))
 
-# %% ../../nbs/3_models/31_learners.ipynb #c11ee12a
+# %% ../../nbs/3_models/31_learners.ipynb #9e86e2f1
 class Learner(Protocol):
     "Orders rows by a margin: above 0 rather up, below rather down."
 
@@ -68,20 +68,30 @@ class Learner(Protocol):
         "The same rows, prepared for fits whose windows begin with `window` (positions in the matrix)."
         ...
 
-    def fit(self, rows: Rows, up: np.ndarray, weight: np.ndarray) -> Self: ...
+    def fit(self, rows: Rows, up: np.ndarray, weight: np.ndarray) -> Self:
+        "Learn from rows, whether each went up (bool), and their weights."
+        ...
 
-    def margin(self, values: np.ndarray) -> np.ndarray: ...
+    def margin(self, values: np.ndarray) -> np.ndarray:
+        "float64 (n,) of rows (n, features)."
+        ...
 
     def stages(self, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         "Margin after so many iterations; nothing for a learner without."
         ...
 
-    def importance(self) -> np.ndarray: ...
+    def importance(self) -> np.ndarray:
+        "float64 (features,), 0 or more: gain, or size of the weight."
+        ...
 
-    def text(self) -> str: ...
+    def text(self) -> str:
+        "The fitted learner as text, the same bytes for the same fit."
+        ...
 
     @classmethod
-    def parse(cls, text: str, params: ModelParams, seed: int) -> Self: ...
+    def parse(cls, text: str, params: ModelParams, seed: int) -> Self:
+        "The learner in a text; it answers bit for bit as the one that wrote it."
+        ...
 
 # %% ../../nbs/3_models/31_learners.ipynb #388aa3ce
 class LightGBM:
@@ -194,24 +204,28 @@ class Logistic:
 
 LEARNERS: dict[str, type[Learner]] = {"lightgbm": LightGBM, "logistic": Logistic}
 
-# %% ../../nbs/3_models/31_learners.ipynb #6e82f353
+# %% ../../nbs/3_models/31_learners.ipynb #bdc727d0
 class Isotonic:
     "Monotone regression by pooling adjacent violators. Zadrozny & Elkan (2002), KDD."
 
     def fit(self, margin: np.ndarray, up: np.ndarray, weight: np.ndarray) -> Self:
+        "Learn from margins out of fold, what happened (bool), and weights; all (n,)."
         least = 1 / (weight.sum() + 2)
         steps = IsotonicRegression(y_min=least, y_max=1 - least).fit(margin, up, weight)
         self.x_, self.y_ = steps.X_thresholds_, steps.y_thresholds_
         return self
 
     def predict(self, margin: np.ndarray) -> np.ndarray:
+        "P(up) of each margin, float64 (n,)."
         return np.interp(margin, self.x_, self.y_)
 
     def state(self) -> dict[str, Any]:
+        "What was fitted, as plain values."
         return {"x": self.x_, "y": self.y_}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
+        "The calibrator in a state."
         calibrator = cls()
         calibrator.x_, calibrator.y_ = np.array(state["x"], "float64"), np.array(state["y"], "float64")
         return calibrator
@@ -221,6 +235,7 @@ class Platt:
     "Logistic curve with smoothed targets. Platt (1999); Newton's steps of Lin, Lin & Weng (2007), Machine Learning 68."
 
     def fit(self, margin: np.ndarray, up: np.ndarray, weight: np.ndarray) -> Self:
+        "Learn from margins out of fold, what happened (bool), and weights; all (n,)."
         ups, downs = weight[up].sum(), weight[~up].sum()
         target = np.where(up, (ups + 1) / (ups + 2), 1 / (downs + 2))
         self.slope_, self.intercept_ = 0.0, float(np.log((ups + 1) / (downs + 1)))
@@ -236,13 +251,16 @@ class Platt:
         return self
 
     def predict(self, margin: np.ndarray) -> np.ndarray:
+        "P(up) of each margin, float64 (n,)."
         return expit(self.slope_ * margin + self.intercept_)
 
     def state(self) -> dict[str, Any]:
+        "What was fitted, as plain values."
         return {"slope": self.slope_, "intercept": self.intercept_}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
+        "The calibrator in a state."
         calibrator = cls()
         calibrator.slope_, calibrator.intercept_ = state["slope"], state["intercept"]
         return calibrator

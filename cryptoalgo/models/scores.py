@@ -69,7 +69,7 @@ def _estimate(value: float, influence: np.ndarray, lag: int, null: float | None,
     return Score(float(value), float(max(value - _Z * se, least)), float(min(value + _Z * se, most)), null, t,
                  None if t is None else erfc(abs(t) / sqrt(2)), influence.size)
 
-# %% ../../nbs/3_models/30_scores.ipynb #1c834667
+# %% ../../nbs/3_models/30_scores.ipynb #1bff4e7d
 def ic_pearson(
     signal: ArrayLike,  # (n,) finite
     ret: ArrayLike,  # (n,) finite, what came of it
@@ -85,7 +85,11 @@ def ic_pearson(
     return _estimate(value, a * (b - value * a), lag, 0.0, -1.0, 1.0)
 
 
-def ic_spearman(signal: ArrayLike, ret: ArrayLike, lag: int = 0) -> Score:
+def ic_spearman(
+    signal: ArrayLike,  # (n,), known at the close
+    ret: ArrayLike,  # (n,), what followed
+    lag: int = 0,  # rows over which outcomes overlap, `overlap_lag(horizon)`
+) -> Score:
     "Rank correlation; as `ic_pearson`, on average ranks."
     return ic_pearson(rankdata(signal), rankdata(ret), lag)
 
@@ -117,7 +121,7 @@ def block_ics(
     ics = (ic_spearman(signal[a:a + rows], ret[a:a + rows]).value for a in starts)
     return np.array([np.nan if ic is None else ic for ic in ics])
 
-# %% ../../nbs/3_models/30_scores.ipynb #b7498f96
+# %% ../../nbs/3_models/30_scores.ipynb #8e0598e0
 def _hits(prob: np.ndarray, up: np.ndarray) -> np.ndarray:
     "1 right, 0 wrong, ½ undecided."
     return np.where(prob == 0.5, 0.5, (prob > 0.5) == up)
@@ -140,7 +144,11 @@ def hit_rate(
     return Score(value, *wilson(value * n, n), majority, versus.t, versus.p, up.size)
 
 
-def lift(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
+def lift(
+    prob: np.ndarray,  # (n,), P(up)
+    up: np.ndarray,  # bool (n,), what happened
+    lag: int = 0,  # rows over which outcomes overlap, `overlap_lag(horizon)`
+) -> Score:
     "Hit rate less the share of the majority class (known only afterwards: a hard benchmark), paired by row."
     if up.size == 0:
         return _unknown("no row", 0, 0.0)
@@ -165,8 +173,12 @@ def auc(
     value = float(above[up].mean())
     return _estimate(value, (above - value) / np.where(up, share, 1 - share), lag, 0.5, 0.0, 1.0)
 
-# %% ../../nbs/3_models/30_scores.ipynb #cbca6cbc
-def brier(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
+# %% ../../nbs/3_models/30_scores.ipynb #af093773
+def brier(
+    prob: np.ndarray,  # (n,), P(up)
+    up: np.ndarray,  # bool (n,), what happened
+    lag: int = 0,  # rows over which outcomes overlap, `overlap_lag(horizon)`
+) -> Score:
     "Mean squared error of a probability, null: the base rate's. Brier (1950), Monthly Weather Review 78."
     if up.size == 0:
         return _unknown("no row", 0)
@@ -174,7 +186,11 @@ def brier(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
     return _estimate(loss.mean(), loss - loss.mean(), lag, base, 0.0, 1.0)
 
 
-def brier_skill(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
+def brier_skill(
+    prob: np.ndarray,  # (n,), P(up)
+    up: np.ndarray,  # bool (n,), what happened
+    lag: int = 0,  # rows over which outcomes overlap, `overlap_lag(horizon)`
+) -> Score:
     "1 − Brier / Brier of the base rate."
     if not 0 < up.sum() < up.size:
         return _unknown("one class only", up.size, 0.0)
@@ -183,7 +199,11 @@ def brier_skill(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
     return _estimate(1 - ratio, (ratio * base - loss) / base.mean(), lag, 0.0, -np.inf, 1.0)
 
 
-def log_loss(prob: np.ndarray, up: np.ndarray, lag: int = 0) -> Score:
+def log_loss(
+    prob: np.ndarray,  # (n,), P(up)
+    up: np.ndarray,  # bool (n,), what happened
+    lag: int = 0,  # rows over which outcomes overlap, `overlap_lag(horizon)`
+) -> Score:
     "Mean −log of the probability of what happened, null: the base rate's; probabilities kept 2⁻⁵² from 0 and 1."
     if up.size == 0:
         return _unknown("no row", 0)
@@ -262,7 +282,7 @@ def quality(
     points += 20 * max(1 - ic.p / 0.05, 0.0) if ic.p is not None else 0.0
     return _unknown("a composite: see its parts", ic.n, None, float(points + 5 * completeness + min(5.0, labels / 20)))
 
-# %% ../../nbs/3_models/30_scores.ipynb #c4cfe199
+# %% ../../nbs/3_models/30_scores.ipynb #ff4defb7
 def score(
     prob: ArrayLike,  # (n,) forecast probability of up, rows in order of time; NaN = no forecast
     y: ArrayLike,  # (n,) label: above 0 up, below 0 down, 0 or NaN neither
@@ -284,7 +304,9 @@ def score(
     return found
 
 
-def as_plain(scores: Scores) -> dict[str, dict[str, Any]]:
+def as_plain(
+    scores: Scores,  # by name
+) -> dict[str, dict[str, Any]]:  # the fields of each score, by name
     "Scores as JSON can hold them."
     return {name: asdict(s) for name, s in scores.items()}
 
