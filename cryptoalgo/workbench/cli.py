@@ -84,7 +84,7 @@ def run(
         raise InputError(f"--engine {engine}: there is inprocess, and nbclient for debugging")
     _run(issue, RunOptions(tuple(sets or ()), force, notebooks, engine, cell_timeout), as_json)
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #a01563be
+# %% ../../nbs/6_workbench/67_cli.ipynb #154f0406
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Option("--from", help="A file, or a folder with ohlcv*, funding, open-interest, macro, equities.")],
@@ -120,7 +120,7 @@ def _series_key(text: str, kinds: list[str]) -> Any:
         raise InputError(f"--series '{text}': unknown kind '{kind}'{nearest(kind, kinds)}")
     if len(rest) != (2 if kind == "funding" else 3) or not all(rest):
         raise InputError(f"--series '{text}': write it as KIND:VENUE:SYMBOL:TIMEFRAME, for example candles:binanceusdm:BTCUSDT:1h; funding:VENUE:SYMBOL")
-    return SeriesKey(kind, *rest)
+    return SeriesKey(kind, rest[0], rest[1], rest[2] if kind != "funding" else "")
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #ce30e70a
 def _by_symbol(values: list[str], what: str) -> dict[str, Path]:
