@@ -20,7 +20,7 @@ from .errors import InputError, nearest
 from .evidence import CheckSpec, GateSpec
 from .provenance import digest
 
-# %% ../../nbs/0_core/04_params.ipynb #2a8e4b91
+# %% ../../nbs/0_core/04_params.ipynb #fdbdc577
 class Section(BaseModel):
     "A frozen group of parameters; unknown keys are refused."
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +50,7 @@ class FeatureParams(Section):
     "Which groups of the registry a model sees."
     groups: tuple[str, ...]
 
-
+# %% ../../nbs/0_core/04_params.ipynb #fe83dd52
 class LabelParams(Section):
     "What a model is asked to foresee (F4). Barriers in units of σ, the deviation of one-bar returns."
     kind: Literal["triple_barrier", "forward_return"]
@@ -85,7 +85,7 @@ class ModelParams(Section):
     min_class_rows: int
     min_auc: float
 
-
+# %% ../../nbs/0_core/04_params.ipynb #22d6f701
 class RulesParams(Section):
     "From a probability to a position (B1). `vol_mult_*` in σ; None = no such barrier."
     threshold: float = Field(ge=0.5, le=1)

@@ -47,7 +47,7 @@ def read_ini(
             raise InputError(f"{path}: unknown setting '{key}'{nearest(key, Settings.model_fields)}")
     return values
 
-# %% ../../nbs/0_core/02_settings.ipynb #3b9e9bca
+# %% ../../nbs/0_core/02_settings.ipynb #aec9fa6d
 class Settings(BaseSettings):
     "Run-time settings of one workbench; frozen once read. Relative paths start at `home`."
 
@@ -58,7 +58,6 @@ class Settings(BaseSettings):
     params_dir: Path = Path("params")
     reports_dir: Path = Path("reports")
     workers: int = Field(default=0, ge=0)  # 0 = one per core
-    log_level: str = "INFO"
     venue_order: tuple[str, ...] = ("coinbase", "binance", "binanceusdm", "bybit", "okx")
     db_path: Path | None = Field(default=None, validation_alias=AliasChoices("db_path", "TRADER_DB_PATH"))
     db_url_override: str | None = Field(default=None, validation_alias=AliasChoices("db_url", "TRADER_DB_URL"))

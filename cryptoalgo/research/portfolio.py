@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Member', 'Portfolio', 'hold_together']
 
-# %% ../../nbs/5_research/54_portfolio.ipynb #84145457
+# %% ../../nbs/5_research/54_portfolio.ipynb #e24345a5
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..core.errors import InputError
-from .experiment import Experiment, Series, engine_config
+from .experiment import engine_config
+from .series import Experiment, Series
 from ..trading.engine import EngineConfig, Size, backtest, daily_returns
 from ..trading.diagnostics import waterfall
 from ..trading.performance import metrics

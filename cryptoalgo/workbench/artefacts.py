@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'Writer', 'WRITERS', 'as_text', 'rows', 'Place', 'UnitPlace', 'BasketPlace', 'publish', 'deliverables']
 
-# %% ../../nbs/6_workbench/65_artefacts.ipynb #440bf351
+# %% ../../nbs/6_workbench/65_artefacts.ipynb #4bd78d07
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..core.clock import iso
 from ..core.provenance import write_frame, write_json
-from ..research.experiment import Dataset, Development, Experiment, Tested, Trained
+from ..research.experiment import Dataset, Development, Tested, Trained
+from ..research.series import Experiment
 from ..research.portfolio import Portfolio
 from ..research.verdict import Verdict
 from . import figures, trade_figures

@@ -84,7 +84,7 @@ def run(
         raise InputError(f"--engine {engine}: there is inprocess, and nbclient for debugging")
     _run(issue, RunOptions(tuple(sets or ()), force, notebooks, engine, cell_timeout), as_json)
 
-# %% ../../nbs/6_workbench/67_cli.ipynb #154f0406
+# %% ../../nbs/6_workbench/67_cli.ipynb #ceccf2c8
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Option("--from", help="A file, or a folder with ohlcv*, funding, open-interest, macro, equities.")],
@@ -113,7 +113,7 @@ def ingest(
 
 def _series_key(text: str, kinds: list[str]) -> Any:
     "KIND:VENUE:SYMBOL:TIMEFRAME as a key; funding has no timeframe."
-    from cryptoalgo.data.store import SeriesKey
+    from cryptoalgo.data.tables import SeriesKey
 
     kind, *rest = text.split(":")
     if kind not in kinds:

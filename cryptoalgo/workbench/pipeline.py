@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Stage', 'Holder', 'Unit', 'Basket', 'open_holder']
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #719ebac0
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #7f0d1dfe
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..core.errors import InputError, nearest
-from ..core.ledger import Ledger, Trial
+from ..core.ledger import Ledger, Span, Trial
 from ..core.params import Params, build
 from ..core.profiles import Costs
 from ..core.provenance import code_digest, digest, environment, file_digest, write_json
@@ -24,11 +24,12 @@ from ..data.contracts import Contract, load_contracts
 from ..data.store import Store
 from ..research import experiment as ex
 from ..research.portfolio import Member, Portfolio, hold_together
+from ..research.series import Experiment, Raw, read_raw
 from ..research.verdict import Record, Verdict, record_of, validate, warm_start
 from .artefacts import publish
 from .cache import StageCache, load
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #3f5b3230
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #3874901d
 class Stage(NamedTuple):
     "One step of the pipeline."
     notebook: str
@@ -38,7 +39,7 @@ class Stage(NamedTuple):
     sections: tuple[str, ...]
     compute: Callable[..., Any]  # from the holder and the results it needs
 
-
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #38b0e2ba
 class Holder(ABC):
     "Something with a folder in the report, on which stages are run: a coin at a timeframe, or a basket of them."
     folder: Path
@@ -110,13 +111,13 @@ class Holder(ABC):
         write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": code_digest(publish), "artefacts": artefacts}})
         return result
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #cb4d9cd5
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #5aac9b6c
 @dataclass(frozen=True, repr=False)
 class Unit(Holder):
     "One coin at one timeframe of one issue."
     issue: int
     title: str
-    experiment: ex.Experiment
+    experiment: Experiment
     folder: Path  # reports/issue-N/<COIN>/<TF>
     settings: Settings
     force: bool = False  # compute even what is kept
@@ -124,7 +125,7 @@ class Unit(Holder):
 
     file_name = "unit.json"
     stages = {
-        "data": Stage("p10_data", ex.Development, (ex.read_raw, ex.prepare), (), ("data", "simulator"),
+        "data": Stage("p10_data", ex.Development, (read_raw, ex.prepare), (), ("data", "simulator"),
                       lambda unit: ex.prepare(unit.experiment, unit.raw)),
         "features": Stage("p20_features", ex.Dataset, (ex.build_dataset,), ("data",), ("features", "labels", "splits"),
                           lambda unit, data: ex.build_dataset(unit.experiment, data)),
@@ -132,7 +133,7 @@ class Unit(Holder):
                        lambda unit, features: ex.train(unit.experiment, features)),
         "backtest": Stage("p50_backtest", ex.Tested, (ex.trade,), ("data", "train"), ("rules", "costs"),
                           lambda unit, data, train: ex.trade(unit.experiment, data, train)),
-        "validate": Stage("p60_validate", Verdict, (ex.read_raw, ex.prepare, validate), ("data", "train", "backtest"),
+        "validate": Stage("p60_validate", Verdict, (read_raw, ex.prepare, validate), ("data", "train", "backtest"),
                           ("data", "simulator", "labels", "rules", "costs", "validation", "seed"),
                           lambda unit, data, train, backtest: validate(unit.experiment, data, train, backtest, unit.raw_exam, unit.record)),
     }
@@ -163,17 +164,17 @@ class Unit(Holder):
         "The market database; None for a simulated market."
         return None if self.experiment.simulated else Store(self.settings.database_url)
 
-    def _read(self, start_ms: int | None, end_ms: int) -> ex.Raw:
+    def _read(self, start_ms: int | None, end_ms: int) -> Raw:
         contracts: dict[str, Contract] = load_contracts(self.settings.path(self.settings.params_dir) / "contracts")
-        return ex.read_raw(self.experiment, self.store, contracts, start_ms, end_ms)
+        return read_raw(self.experiment, self.store, contracts, start_ms, end_ms)
 
     @cached_property
-    def raw(self) -> ex.Raw:
+    def raw(self) -> Raw:
         "Raw series up to the holdout."
         return self._read(None, self.experiment.holdout.start_ms)
 
     @cached_property
-    def raw_exam(self) -> ex.Raw:
+    def raw_exam(self) -> Raw:
         "Raw series of the holdout and of the warm-up before it."
         return self._read(warm_start(self.experiment), self.experiment.exam.end_ms)
 
@@ -210,7 +211,7 @@ class Unit(Holder):
         return Trial(digest(code), data.raw_digest, digest([asked, x.costs]), x.market, x.coin, x.timeframe,
                      f"issue-{self.issue}", "finished", *ex.span_of(x, data), self.load("backtest").daily["net"])
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #ada7404d
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #1bf8c52f
 @dataclass(frozen=True, repr=False)
 class Basket(Holder):
     "The coins of one timeframe of an issue, in one account."
@@ -266,6 +267,6 @@ def open_holder(
     if path.name == Basket.file_name:
         units = tuple(open_holder(Path(folder) / Unit.file_name) for folder in d["units"])
         return Basket(path.parent, units, settings, d["force"])  # type: ignore[arg-type]
-    x = ex.Experiment(d["coin"], d["timeframe"], build(Params, d["params"], path.name), build(Costs, d["costs"], path.name),
-                      ex.Interval(*d["holdout"]))
+    x = Experiment(d["coin"], d["timeframe"], build(Params, d["params"], path.name), build(Costs, d["costs"], path.name),
+                      Span(*d["holdout"]))
     return Unit(d["issue"], d["title"], x, path.parent, settings, d["force"], d["head"])

@@ -6,7 +6,7 @@
 __all__ = ['PRELOAD', 'TRIED', 'JUDGED', 'JOINED', 'RunOptions', 'units_of', 'report_folder', 'fix_holdouts', 'Outcome', 'Work',
            'work', 'pool', 'Here', 'register_trials', 'baskets', 'run_units']
 
-# %% ../../nbs/6_workbench/64_runner.ipynb #309d09b1
+# %% ../../nbs/6_workbench/64_runner.ipynb #2c94f8ef
 import multiprocessing as mp
 import os
 import resource
@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 from ..core.clock import DAY_MS, timeframe_ms
 from ..core.console import progress
 from ..core.errors import CryptoalgoError, InputError, OutsideError, nearest
+from ..core.ledger import Span
 from ..core.params import Issue, resolve
 from ..core.profiles import load_costs
 from ..core.settings import Settings
-from ..research import experiment as ex
+from ..research.series import Experiment, last_moment
 from .pipeline import Basket, Holder, Unit, open_holder
 
-# %% ../../nbs/6_workbench/64_runner.ipynb #9c67c1b3
+# %% ../../nbs/6_workbench/64_runner.ipynb #6cdef00f
 class RunOptions(NamedTuple):
     "How to run; nothing here changes a result."
     sets: tuple[str, ...] = ()  # --set assignments
@@ -48,7 +49,7 @@ def units_of(issue: Issue, settings: Settings, options: RunOptions) -> list[Unit
         costs = load_costs(params_dir / "venues.yaml", params.costs)
         for timeframe in issue.timeframes:
             timeframe_ms(timeframe)
-            x = ex.Experiment(coin, timeframe, params, costs, ex.Interval(0, 0))
+            x = Experiment(coin, timeframe, params, costs, Span(0, 0))
             units.append(Unit(issue.issue, issue.title, x, report_folder(settings, issue.issue) / coin / timeframe,
                               settings, options.force))
     return units
@@ -58,21 +59,21 @@ def report_folder(settings: Settings, number: int) -> Path:
     "Where an issue's report lies."
     return settings.path(settings.reports_dir) / f"issue-{number}"
 
-# %% ../../nbs/6_workbench/64_runner.ipynb #fe63abc7
+# %% ../../nbs/6_workbench/64_runner.ipynb #349d5baa
 def fix_holdouts(units: Sequence[Unit]) -> list[Unit]:
     "Fix each market's holdout in the ledger, or keep to the one that is fixed; units that know it."
-    known: dict[str, ex.Interval] = {}
+    known: dict[str, Span] = {}
     for unit in units:
         x, ledger = unit.experiment, unit.ledger
         if x.market in known:
             continue
         fixed = ledger.view().holdout(x.market)
         if fixed is None:
-            end = ex.last_moment(x, unit.store)
-            known[x.market] = ex.Interval(end - x.params.validation.holdout_interval_days * DAY_MS, end)
+            end = last_moment(x, unit.store)
+            known[x.market] = Span(end - x.params.validation.holdout_interval_days * DAY_MS, end)
             ledger.fix_holdout(x.market, *known[x.market])
         else:
-            known[x.market] = ex.Interval(*fixed)
+            known[x.market] = fixed
     return [replace(u, experiment=replace(u.experiment, holdout=known[u.experiment.market])) for u in units]
 
 # %% ../../nbs/6_workbench/64_runner.ipynb #e312526f

@@ -12,7 +12,9 @@ from cryptoalgo.core.params import load_issue, resolve
 from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.core.settings import load_settings
 from cryptoalgo.models.scores import as_plain, calibration_bins, deciles, score
-from cryptoalgo.research.experiment import Dataset, Development, Experiment, Interval, Series, Tested, Trained
+from cryptoalgo.core.ledger import Span
+from cryptoalgo.research.experiment import Dataset, Development, Tested, Trained
+from cryptoalgo.research.series import Experiment, Series
 from cryptoalgo.research.verdict import Verdict
 from cryptoalgo.trading.diagnostics import diagnose, waterfall
 from cryptoalgo.trading.engine import backtest, daily_returns, read_config
@@ -30,7 +32,7 @@ def unit_in(folder: Path, coin: str = "BTC") -> Unit:
     settings = load_settings(home=ROOT, data_dir=folder / "data", reports_dir=folder / "reports")
     params = resolve(ROOT / "params", ISSUE, coin, [f"simulator.days={2 * DAYS}", "simulator.start='2024-01-01'", "validation.holdout_days=60"])
     end = int((START + pd.Timedelta(days=2 * DAYS)).timestamp() * 1000)
-    holdout = Interval(end - DAYS * 86_400_000, end)
+    holdout = Span(end - DAYS * 86_400_000, end)
     x = Experiment(coin, "1h", params, load_costs(ROOT / "params" / "venues.yaml", params.costs), holdout)
     return Unit(ISSUE.issue, ISSUE.title, x, folder / "reports" / "issue-1" / coin / "1h", settings)
 

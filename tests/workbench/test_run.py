@@ -61,11 +61,11 @@ def test_a_failing_coin_leaves_the_others_alone(workbench, issue_file):
 
 def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, monkeypatch):
     "The development stages are handed data that physically ends: another holdout leaves them byte-equal."
-    from cryptoalgo.research import experiment
+    from cryptoalgo.research import series
 
     run_issue(issue_file(), workbench, RunOptions(notebooks=False))
     before = artefacts(workbench)
-    real = experiment.simulate
+    real = series.simulate
 
     def garbled(params, coins, timeframe):
         market = real(params, coins, timeframe)
@@ -74,7 +74,7 @@ def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, m
             bars.loc[late, ["open", "high", "low", "close"]] *= 3.0
         return market
 
-    monkeypatch.setattr(experiment, "simulate", garbled)
+    monkeypatch.setattr(series, "simulate", garbled)
     run_issue(issue_file(), workbench, RunOptions(notebooks=False, force=True))
     after = artefacts(workbench)
     for coin in ("BTC/1h", "ETH/1h"):
