@@ -1331,6 +1331,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.features_fn': ( '5_research/experiment.html#features_fn',
                                                                                                 'cryptoalgo/research/experiment.py'),
+                                                'cryptoalgo.research.experiment.first_test': ( '5_research/experiment.html#first_test',
+                                                                                               'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.prepare': ( '5_research/experiment.html#prepare',
                                                                                             'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.run_costs': ( '5_research/experiment.html#run_costs',

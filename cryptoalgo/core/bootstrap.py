@@ -99,7 +99,7 @@ def _next_block(state, n, room, block, stationary):
         length = 1.0 + np.floor(np.log(u) / np.log1p(-1.0 / block)) if block > 1.0 else 1.0
     return state, start, np.int64(min(length, np.float64(room)))
 
-# %% ../../nbs/0_core/08_bootstrap.ipynb #2d6cc76a
+# %% ../../nbs/0_core/08_bootstrap.ipynb #159d2503
 @njit(cache=True, nogil=True)
 def _sharpe_paths(z, centre, block, stationary, seed, out):
     "Sharpe ratios of resampled `centre + z`, z of mean 0 and variance 1: `out[path]`."
@@ -120,15 +120,16 @@ def _sharpe_paths(z, centre, block, stationary, seed, out):
 
 
 @njit(cache=True, nogil=True)
-def _drawdown_paths(x, block, stationary, seed, out):
-    "Deepest drawdown of compounded resampled returns, the start counting as a peak: `out[path]` in [−1, 0]."
+def _drawdown_paths(x, compounds, block, stationary, seed, out):
+    "Deepest drawdown of resampled returns, compounded or added up, the start counting as a peak: `out[path]` in [−1, 0]."
     n = x.size
     for path in range(out.size):
         state, room, equity, peak, worst = _stream(seed, path), n, 1.0, 1.0, 1.0
         while room > 0:
             state, start, length = _next_block(state, n, room, block, stationary)
             for i in range(start, start + length):
-                equity *= max(1.0 + x[i if i < n else i - n], 0.0)
+                r = x[i if i < n else i - n]
+                equity = max(equity * (1.0 + r) if compounds else equity + r, 0.0)
                 if equity > peak:
                     peak = equity
                 elif equity < worst * peak:
@@ -136,7 +137,7 @@ def _drawdown_paths(x, block, stationary, seed, out):
             room -= length
         out[path] = worst - 1.0
 
-# %% ../../nbs/0_core/08_bootstrap.ipynb #b29eb255
+# %% ../../nbs/0_core/08_bootstrap.ipynb #8f2bc73d
 def _bootstrap(
     kernel: Callable[..., None],  # fills its last argument, one value a path
     series: tuple,  # the kernel's leading arguments, the series first
@@ -178,6 +179,7 @@ def bootstrap_drawdown(
     paths: int = 10_000,  # draws
     seed: int = 0,  # same seed, same draws
     kind: Kind = "stationary",  # 'stationary' or 'circular'
+    compounds: bool = True,  # False: returns are on the starting equity and add up, as those of a fixed size
 ) -> np.ndarray:  # (paths,) deepest drawdown of each path, in [−1, 0]
     "Monte Carlo of the maximum drawdown: P(drawdown deeper than x) is `(draws < -x).mean()`."
-    return _bootstrap(_drawdown_paths, (finite(returns, "returns"),), block, paths, seed, kind)
+    return _bootstrap(_drawdown_paths, (finite(returns, "returns"), compounds), block, paths, seed, kind)

@@ -23,7 +23,7 @@ from ..core.clock import UNIT_MS, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
 from .tables import FIELDS, OHLCV
 
-# %% ../../nbs/1_data/12_files.ipynb #b42be32a
+# %% ../../nbs/1_data/12_files.ipynb #20b91710
 def _read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as f:
         header = f.readline()
@@ -70,7 +70,9 @@ def read_table(
         raise InputError(f"{path.name}: has a header and no rows; fetch it again, or leave it out")
     if isinstance(table.index, pd.RangeIndex):
         return table
-    return table.rename_axis(str(table.index.name or "timestamp")).reset_index()
+    name = str(table.index.name or "timestamp")
+    counted = table.index.name is None and table.index.inferred_type == "integer"  # row numbers left over from a filter
+    return table.reset_index(drop=True) if counted or name in table else table.rename_axis(name).reset_index()
 
 # %% ../../nbs/1_data/12_files.ipynb #5ada7a69
 SYNONYMS: dict[str, tuple[str, ...]] = {

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Development', 'span_of', 'Dataset', 'Trained', 'Tested', 'prepare', 'features_fn', 'build_dataset', 'train',
-           'engine_config', 'Runs', 'run_costs', 'trade']
+           'engine_config', 'Runs', 'run_costs', 'first_test', 'trade']
 
 # %% ../../nbs/5_research/51_experiment.ipynb #83f884b4
 from dataclasses import dataclass, replace
@@ -173,7 +173,7 @@ def train(x: Experiment, dataset: Dataset) -> Trained:
         learning_curve(model, features, labels) if sound else pd.DataFrame({"iteration": []}),
         refusal, model if sound else None)
 
-# %% ../../nbs/5_research/51_experiment.ipynb #44059b23
+# %% ../../nbs/5_research/51_experiment.ipynb #e2c7ce1c
 def engine_config(x: Experiment, fees: float = 1.0, slippage: float = 1.0) -> EngineConfig:
     "The engine's configuration: the rules of the parameters, the costs of the venue, each cost scaled."
     r, c = x.params.rules, x.costs
@@ -220,10 +220,15 @@ def run_costs(
     return Runs(*(replace(run, equity=run.equity[run.equity.index >= first]) for run in runs))
 
 
+def first_test(trained: Trained) -> pd.Timestamp:
+    "Where the out-of-sample account begins: with the first test block, whether or not its model was refused."
+    return trained.folds["test_first"].min()
+
+
 def trade(x: Experiment, data: Development, trained: Trained) -> Tested:
     "Trade the out-of-sample answers of the development days."
     answers, rules, bars = trained.predictions, x.params.rules, data.series.bars
     decisions = decide(answers, bars, x.symbol, rules.threshold, rules.long, rules.short)
-    runs = run_costs(x, data.series, decisions, answers.index[0] if len(answers) else bars.index[0])
+    runs = run_costs(x, data.series, decisions, first_test(trained))
     return Tested(decisions, runs.net.trades, runs.net.equity, runs.daily(), waterfall(runs.net.trades, runs.net.trades["exit_reason"]).reset_index(), runs.metrics(),
                   diagnose(runs.net, x.symbol, bars))

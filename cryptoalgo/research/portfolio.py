@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Member', 'Portfolio', 'hold_together']
 
-# %% ../../nbs/5_research/54_portfolio.ipynb #e24345a5
+# %% ../../nbs/5_research/54_portfolio.ipynb #b06f9b84
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..core.clock import timeframe_ms
 from ..core.errors import InputError
 from .experiment import engine_config
 from .series import Experiment, Series
@@ -20,7 +21,7 @@ from ..trading.diagnostics import waterfall
 from ..trading.performance import metrics
 from ..trading.rules import rank_coins
 
-# %% ../../nbs/5_research/54_portfolio.ipynb #d7f163ce
+# %% ../../nbs/5_research/54_portfolio.ipynb #a570307f
 class Member(NamedTuple):
     "One coin of a portfolio: what was asked, its development series, its decisions there."
     experiment: Experiment
@@ -58,7 +59,8 @@ def hold_together(
     asked = rank_coins(*(m.decisions for m in members.values()))
     first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
     funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
-    warm = first - pd.Timedelta("3D")  # bars for σ at the first decision
+    bar = max(pd.Timedelta(milliseconds=timeframe_ms(m.experiment.timeframe)) for m in members.values())
+    warm = first - (max(m.experiment.params.labels.vol_bars for m in members.values()) + 2) * bar  # for σ at the first decision
     result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
     result = replace(result, equity=result.equity[result.equity.index >= first])
     daily = daily_returns(result)

@@ -26,7 +26,7 @@ from ..data.tables import SeriesKey
 from ..features import shared  # noqa: F401  (fills the registry)
 from ..features.registry import FeatureSet
 
-# %% ../../nbs/5_research/50_series.ipynb #b4aba3d8
+# %% ../../nbs/5_research/50_series.ipynb #992b3849
 @dataclass(frozen=True)
 class Experiment:
     "What is asked of one coin at one timeframe."
@@ -41,6 +41,10 @@ class Experiment:
         if embargo < horizon:
             raise InputError(f"splits.embargo_bars = {embargo} for {self.coin}: an embargo is at least the label's horizon; "
                              f"set it to {horizon} or more")
+
+        v = self.params.validation
+        if v.holdout_days > v.holdout_interval_days:
+            raise InputError(f"validation.holdout_days = {v.holdout_days}: the holdout is {v.holdout_interval_days} days long; read that or less")
 
     @property
     def symbol(self) -> str:

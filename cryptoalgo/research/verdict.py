@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUDGED', 'Verdict', 'Record', 'record_of', 'warm_start', 'validate']
 
-# %% ../../nbs/5_research/52_verdict.ipynb #b437c7e8
+# %% ../../nbs/5_research/52_verdict.ipynb #1a6e7e7a
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ..core.ledger import TrialView
 from ..core.statistics import dsr, moments, psr, sharpe
 from ..features.labels import make_labels
 from ..models.scores import as_plain, score
-from .experiment import Development, Tested, Trained, features_fn, prepare, run_costs
+from .experiment import Development, Tested, Trained, features_fn, first_test, prepare, run_costs
 from .series import Experiment, Raw, Series
 from ..trading.rules import decide
 
@@ -41,18 +41,18 @@ class Verdict:
     score: float
     paragraph: str
 
-# %% ../../nbs/5_research/52_verdict.ipynb #048a2725
+# %% ../../nbs/5_research/52_verdict.ipynb #bd1d6f8f
 class Record(NamedTuple):
     "The ledger's word on one coin, up to one head."
     n_trials: int
     trial_sharpes: tuple[float, ...]  # per day, of the finished ones
     effective_trials: float
-    holdout_readers: int  # distinct candidates that have read the holdout, this one included
+    holdout_readers: int  # reads of the holdout, this one included: another candidate, or another stretch of it, is another read
 
 
-def record_of(trials: TrialView, readers: tuple[str, ...]) -> Record:
+def record_of(trials: TrialView, readers: int) -> Record:
     "The plain numbers behind a view of the ledger."
-    return Record(trials.n_trials, tuple(trials.sharpes.tolist()), round(trials.effective_number, 6), len(readers))
+    return Record(trials.n_trials, tuple(trials.sharpes.tolist()), round(trials.effective_number, 6), readers)
 
 # %% ../../nbs/5_research/52_verdict.ipynb #3954f3ad
 def warm_start(x: Experiment) -> int:
@@ -72,15 +72,15 @@ def _exam_answers(x: Experiment, series: Series, trained: Trained) -> tuple[pd.D
     answers = pd.DataFrame({"prob": prob, "fold": -1, "model_id": trained.model.model_id_}, features.index[inside])
     return answers, as_plain(score(answers["prob"], labels["y"], labels["ret"], x.params.labels.horizon_bars))
 
-# %% ../../nbs/5_research/52_verdict.ipynb #5f3a5e68
-def _resampled(x: Experiment, daily: pd.Series) -> tuple[dict[str, Any], np.ndarray]:
+# %% ../../nbs/5_research/52_verdict.ipynb #27c21767
+def _resampled(x: Experiment, daily: pd.Series, compounds: bool) -> tuple[dict[str, Any], np.ndarray]:
     "Bootstrapped Sharpe ratio and drawdown of the development days; empty when nothing was traded."
     v = x.params.validation
     if len(daily) < 2 or not daily.std() > 0:
         return {}, np.empty(0)
     block = min(v.bootstrap_block_days, float(len(daily)))
     draws = bootstrap_sharpe(daily, block, v.bootstrap_paths, x.params.seed) * np.sqrt(365)
-    falls = bootstrap_drawdown(daily, block, v.bootstrap_paths, x.params.seed)
+    falls = bootstrap_drawdown(daily, block, v.bootstrap_paths, x.params.seed, compounds=compounds)
     return {"bootstrap_sharpe_p5": float(np.quantile(draws, 0.05)), "bootstrap_sharpe_p95": float(np.quantile(draws, 0.95)),
             "bootstrap_confidence": float((draws > 0).mean()), "drawdown_p95": float(-np.quantile(falls, 0.05)),
             "drawdown_risk": float((falls < -0.25).mean()), "block_days": block, "paths": v.bootstrap_paths}, draws
@@ -93,7 +93,8 @@ def _over_folds(folds: pd.DataFrame, daily: pd.Series) -> dict[str, Any]:
         days = daily[(daily.index >= first) & (daily.index <= last)]
         ratio = sharpe(days) if len(days) > 1 else np.nan
         z.append(0.0 if np.isnan(ratio) else float(ratio * np.sqrt(len(days))))
-    return {"fold_z": z, "fold_consistency": float(np.mean(np.array(z) > 0)), "worst_fold": min(z)}
+    traded = bool((daily != 0).any())
+    return {"fold_z": z, "fold_consistency": float(np.mean(np.array(z) > 0)), "worst_fold": min(z) if traded else None}
 
 
 def _against_luck(daily: pd.Series, record: Record) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _against_luck(daily: pd.Series, record: Record) -> dict[str, Any]:
             "n_trials": record.n_trials, "effective_trials": record.effective_trials,
             "trial_sharpes": list(record.trial_sharpes), "holdout_readers": record.holdout_readers}
 
-# %% ../../nbs/5_research/52_verdict.ipynb #cec30641
+# %% ../../nbs/5_research/52_verdict.ipynb #8e553923
 NUDGED = ("threshold", "vol_mult_tp", "vol_mult_sl", "max_hold_bars")
 
 
@@ -113,7 +114,7 @@ def _nudged(x: Experiment) -> list[Experiment]:
     for name in NUDGED:
         value = getattr(rules, name)
         for factor in (0.9, 1.1) if value is not None else ():
-            moved = 0.5 + (value - 0.5) * factor if name == "threshold" else value * factor
+            moved = min(0.5 + (value - 0.5) * factor, 1.0) if name == "threshold" else value * factor
             changed = rules.model_copy(update={name: max(1, round(moved)) if name == "max_hold_bars" else moved})
             found.append(replace(x, params=x.params.model_copy(update={"rules": changed})))
     return found
@@ -128,10 +129,10 @@ def _stability(x: Experiment, series: Series, trained: Trained) -> dict[str, Any
     for near in _nudged(x):
         rules = near.params.rules
         decisions = decide(answers, series.bars, near.symbol, rules.threshold, rules.long, rules.short)
-        nets.append(run_costs(near, series, decisions, answers.index[0]).net.totals["net"] / rules.initial_equity_usd)
+        nets.append(run_costs(near, series, decisions, first_test(trained)).net.totals["net"] / rules.initial_equity_usd)
     return {"neighbour_returns": nets, "parameter_stability": float(np.mean(np.array(nets) > 0))}
 
-# %% ../../nbs/5_research/52_verdict.ipynb #e45965c8
+# %% ../../nbs/5_research/52_verdict.ipynb #89ba6b5d
 def _regimes_positive(diagnostics: dict[str, Any]) -> float | None:
     "Share of the known regimes with a net gain; None when nothing was traded in any."
     nets = [row["net"] for name, row in diagnostics["by_regime"].items() if name != "unknown"]
@@ -167,7 +168,7 @@ def validate(
     runs = run_costs(x, series, decisions, start)
     exam = runs.metrics()
     daily = tested.daily["net"]
-    resampled, draws = _resampled(x, daily)
+    resampled, draws = _resampled(x, daily, tested.metrics["compounds"])
     robustness = resampled | _over_folds(trained.folds, daily) | _stability(x, data.series, trained) | _against_luck(daily, record)
     v = x.params.validation
     values = {k: w for k, w in _values(tested, robustness, exam).items() if k in v.checks or k in v.gates}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Stage', 'Holder', 'Unit', 'Basket', 'open_holder']
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #7f0d1dfe
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #1ea499b0
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from ..core.errors import InputError, nearest
+from ..core.errors import GateError, InputError, nearest
 from ..core.ledger import Ledger, Span, Trial
 from ..core.params import Params, build
 from ..core.profiles import Costs
@@ -111,7 +111,7 @@ class Holder(ABC):
         write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": code_digest(publish), "artefacts": artefacts}})
         return result
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #5aac9b6c
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #6d62a872
 @dataclass(frozen=True, repr=False)
 class Unit(Holder):
     "One coin at one timeframe of one issue."
@@ -170,12 +170,18 @@ class Unit(Holder):
 
     @cached_property
     def raw(self) -> Raw:
-        "Raw series up to the holdout."
+        "Raw series up to the holdout, which must be the one that the ledger fixed."
+        x = self.experiment
+        if self.ledger.view().holdout(x.market) != x.holdout:
+            raise GateError(f"{self!r}: the ledger fixed another holdout of {x.market}, or none; start with `cryptoalgo run`")
         return self._read(None, self.experiment.holdout.start_ms)
 
     @cached_property
     def raw_exam(self) -> Raw:
-        "Raw series of the holdout and of the warm-up before it."
+        "Raw series of the holdout and of the warm-up before it, for a candidate whose read the ledger knows."
+        read = {"trial_id": self.trial().id, "start_ms": self.experiment.exam.start_ms, "end_ms": self.experiment.exam.end_ms}
+        if not self.ledger.view(self.head).find("holdout_read", **read):
+            raise GateError(f"{self!r}: the ledger does not know that this candidate reads the holdout; `cryptoalgo run` counts it first")
         return self._read(warm_start(self.experiment), self.experiment.exam.end_ms)
 
     @property
@@ -187,7 +193,8 @@ class Unit(Holder):
     def record(self) -> Record:
         "What the ledger says of this coin, up to the head."
         x, view = self.experiment, self.ledger.view(self.head)
-        return record_of(view.trials_for(x.coin, x.market, *ex.span_of(x, self.load("data"))), view.holdout_reads(x.coin, x.market))
+        reads = {tuple(e.body[k] for k in ("trial_id", "start_ms", "end_ms")) for e in view.find("holdout_read", coin=x.coin, market=x.market)}
+        return record_of(view.trials_for(x.coin, x.market, *ex.span_of(x, self.load("data"))), len(reads))
 
     def key(self, name: str) -> str:
         stage, x = self.stage(name), self.experiment

@@ -144,3 +144,11 @@ def test_timeframe_from_the_commonest_step(minutes, timeframe):
 def test_no_timeframe_to_infer():
     with pytest.raises(InputError, match="is no timeframe"):
         infer_timeframe(np.array([0]))
+
+
+def test_a_filtered_parquet_keeps_its_columns(tmp_path):
+    frame = pd.DataFrame({"timestamp": pd.date_range("2024-01-01", periods=4, freq="h", tz="UTC"), "open": 1.0, "high": 1.0, "low": 1.0,
+                          "close": 1.0, "volume": 1.0})
+    frame[frame.index != 1].to_parquet(tmp_path / "holes.parquet")  # row numbers 0, 2, 3 are kept as an index
+    assert len(read_file(tmp_path / "holes.parquet", "candles", timeframe="1h")) == 3
+

@@ -2,12 +2,16 @@
 
 import json
 
+import pandas as pd
 import pytest
 
-from cryptoalgo.core.errors import InputError
+from cryptoalgo.core.errors import GateError, InputError
 from cryptoalgo.core.ledger import Ledger
+from cryptoalgo.workbench.pipeline import open_holder
 from cryptoalgo.workbench.run import run_issue
 from cryptoalgo.workbench.runner import RunOptions
+
+from .conftest import SMALL
 
 STAGES = ["data", "features", "train", "backtest", "validate"]
 
@@ -98,6 +102,36 @@ def test_a_second_candidate_is_counted_and_reads_the_holdout_a_second_time(workb
     assert robustness["n_trials"] == 2 and robustness["holdout_readers"] == 2
     checks = {c["name"]: c for c in json.loads((workbench.home / "reports/issue-7/BTC/1h/readiness.json").read_text())["checks"]}
     assert not checks["holdout_read_once"]["passed"]
+
+
+def test_another_stretch_of_the_holdout_is_another_read(workbench, issue_file):
+    path = issue_file(coins=["BTC"])
+    run_issue(path, workbench, RunOptions(notebooks=False))
+    run_issue(path, workbench, RunOptions(("validation.holdout_days=30",), notebooks=False))
+    assert json.loads((workbench.home / "reports/issue-7/BTC/1h/robustness.json").read_text())["holdout_readers"] == 2
+
+
+def test_nothing_reads_the_holdout_that_the_ledger_does_not_know(workbench, issue_file):
+    run_issue(issue_file(coins=["BTC"]), workbench, RunOptions(notebooks=False))
+    file = workbench.home / "reports/issue-7/BTC/1h/unit.json"
+    unit = json.loads(file.read_text())
+    file.write_text(json.dumps(unit | {"params": unit["params"] | {"rules": unit["params"]["rules"] | {"threshold": 0.58}}}))
+    holder = open_holder(file)
+    holder.run("backtest")
+    with pytest.raises(GateError, match="does not know that this candidate reads the holdout"):
+        holder.run("validate")
+    file.write_text(json.dumps(unit | {"holdout": [unit["holdout"][0] + 86_400_000, unit["holdout"][1]]}))
+    with pytest.raises(GateError, match="fixed another holdout"):
+        open_holder(file).run("data")
+
+
+def test_refused_folds_count_as_flat_days(workbench, issue_file):
+    small = SMALL | {"model": {"n_estimators": 20, "min_auc": 0.99}}
+    summary = run_issue(issue_file(coins=["BTC"], params=small), workbench, RunOptions(notebooks=False))
+    equity = pd.read_csv(workbench.home / "reports/issue-7/BTC/1h/equity.csv")
+    assert summary["units"][0]["tier"] == "REJECT" and (equity["equity"] == 100_000).all()
+    first, last = pd.to_datetime(equity["event_time"].iloc[[0, -1]], utc=True)
+    assert first >= pd.Timestamp("2022-01-01", tz="UTC") + pd.Timedelta("120D") and last - first > pd.Timedelta("110D")
 
 
 @pytest.mark.parametrize(("changes", "says"), [
