@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     reports_dir: Path = Path("reports")
     workers: int = Field(default=0, ge=0)  # 0 = one per core
     venue_order: tuple[str, ...] = ("coinbase", "binance", "binanceusdm", "bybit", "okx")
+    exchange_base_url: str = Field(default="", pattern=r"^(https?://\S+)?$")
     db_path: Path | None = Field(default=None, validation_alias=AliasChoices("db_path", "TRADER_DB_PATH"))
     db_url_override: str | None = Field(default=None, validation_alias=AliasChoices("db_url", "TRADER_DB_URL"))
 
