@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from .provenance import plain
 
@@ -37,24 +38,38 @@ def print_json(
     sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 # %% ../../nbs/0_core/10_console.ipynb #1f06d59d
+class _Rate(ProgressColumn):
+    "Steps a second, once there is a second to speak of."
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed and task.speed >= 1 else "")
+
+
+def _lines(label: str, total: int) -> Any:
+    "A step that prints a line when another hundredth is done."
+    done = 0
+
+    def line(text: str = "", n: int = 1) -> None:
+        nonlocal done
+        before, done = done, done + n
+        if before * 100 // total < done * 100 // total:
+            note(f"{label} {done:,}/{total:,} {text}".rstrip())
+
+    return line
+
+
 @contextlib.contextmanager
 def progress(
     label: str,  # what is being done
-    total: int,  # steps
-) -> Iterator[Any]:  # call it with a text after each finished step
-    "A progress bar with elapsed time on a terminal, one line a step elsewhere."
+    total: int,  # steps, at least 1
+) -> Iterator[Any]:  # call it with a text, and how many steps are finished, after each piece of work
+    "A progress bar with rate, elapsed time and time left on a terminal, lines elsewhere."
     console = stderr()
     if not console.is_terminal:
-        done = 0
-
-        def line(text: str = "") -> None:
-            nonlocal done
-            done += 1
-            note(f"{label} {done}/{total} {text}".rstrip())
-
-        yield line
+        yield _lines(label, max(total, 1))
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"),
+               TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=total, text="")
-        yield lambda text="": bar.update(task, advance=1, text=text)
+        yield lambda text="", n=1: bar.update(task, advance=n, text=text)

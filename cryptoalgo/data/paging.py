@@ -30,13 +30,14 @@ def tidy(
     end: int,  # the moment after it, ms
 ) -> tuple[Page, np.ndarray]:  # rising rows inside the window, and the times that came with two different values
     "An answer cut to its window, in order, each time once."
-    inside = (answer.times >= start) & (answer.times < end)
-    rows = np.column_stack([answer.times[inside].astype("float64"), answer.values[inside]])
-    rows = np.unique(rows, axis=0, equal_nan=True)
-    times = rows[:, 0].astype("int64")
-    known, counts = np.unique(times, return_counts=True)
-    once = np.isin(times, known[counts == 1])
-    return Page(times[once], rows[once, 1:]), known[counts > 1]
+    inside = np.flatnonzero((answer.times >= start) & (answer.times < end))
+    order = inside[np.argsort(answer.times[inside], kind="stable")]
+    times, values = answer.times[order], answer.values[order]
+    first = np.searchsorted(times, times)  # the first row of the same time
+    same = ((values == values[first]) | (np.isnan(values) & np.isnan(values[first]))).all(axis=1)
+    contradicted = np.unique(times[~same])
+    kept = (first == np.arange(len(times))) & ~np.isin(times, contradicted)
+    return Page(times[kept], values[kept]), contradicted
 
 # %% ../../nbs/1_data/15_paging.ipynb #29b45361
 def holes(
