@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VENUES', 'TRANSIENT', 'Venue', 'venue_named', 'open_exchange', 'Patience', 'Client']
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #54005568
+# %% ../../nbs/1_data/15a_exchanges.ipynb #5f38776c
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -19,7 +19,7 @@ from ..core.clock import UNIT_MS
 from ..core.errors import InputError, OutsideError, nearest
 from .paging import Fetch, Page
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #d4d6d2a5
+# %% ../../nbs/1_data/15a_exchanges.ipynb #baa5a23e
 class Venue(NamedTuple):
     "One market of a venue, and how many rows its requests may bring."
     market: str  # spot or swap
@@ -46,7 +46,7 @@ def venue_named(
         raise InputError(f"venue '{name}': no such venue{nearest(name, VENUES)}; mend venues.order in settings.ini or --venue")
     return VENUES[name]
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #63854eda
+# %% ../../nbs/1_data/15a_exchanges.ipynb #efc7dd52
 def open_exchange(
     venue: str,  # one of `VENUES`
     base_url: str = "",  # Settings.exchange_base_url; "" = straight to the venue
@@ -75,10 +75,11 @@ def _market_types(venue: str, usual: Any) -> Any:
     narrow = {"binance": ["spot"], "binanceusdm": ["linear"], "bybit": ["linear"], "okx": ["swap"]}
     return {"types": narrow[venue]} if venue in narrow else usual
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #3160a45f
+# %% ../../nbs/1_data/15a_exchanges.ipynb #1380556f
 class Patience(NamedTuple):
     "How often and how long to try."
     attempts: int = 8
+    first_contact: int = 4  # attempts where no connection has ever come about
     first_s: float = 0.5  # pause after the first fault; each further one is twice as long
     longest_s: float = 30
     timeout_s: float = 20  # of one request
@@ -96,7 +97,7 @@ def _is_transient(error: BaseException) -> bool:
 def _short(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #66958953
+# %% ../../nbs/1_data/15a_exchanges.ipynb #fcb7145a
 class Client:
     "One venue's public data. Raises `OutsideError` when the venue keeps failing, `InputError` for what it does not have."
 
@@ -109,21 +110,30 @@ class Client:
         self.name, self.venue, self.patience = venue, venue_named(venue), patience
         self.exchange = open_exchange(venue, base_url, patience.timeout_s)
         self.retries = 0  # requests that were asked again
+        self.answered = False  # whether it has ever answered
 
     def ask(self, method: str, *args: Any, **options: Any) -> Any:
         "One call of ccxt, tried again while its faults are passing ones."
-        retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(self.patience.attempts), wait=self._pause,
-                                     retry=tenacity.retry_if_exception(_is_transient), before_sleep=self._count)
+        retrying = tenacity.Retrying(stop=self._enough, wait=self._pause, retry=tenacity.retry_if_exception(_is_transient),
+                                     before_sleep=self._count)
         try:
-            return retrying(getattr(self.exchange, method), *args, **options)
+            answer = retrying(getattr(self.exchange, method), *args, **options)
+            self.answered = True
+            return answer
         except tenacity.RetryError as e:
-            raise OutsideError(f"{self.name}: {method} failed {self.patience.attempts} times, at last with "
+            raise OutsideError(f"{self.name}: {method} failed {e.last_attempt.attempt_number} times, at last with "
                                f"{_short(e.last_attempt.exception())}; check the network and exchange_base_url, then run the "
                                "same command again: it goes on from the last stored row") from e
         except ccxt.BadSymbol as e:
             raise InputError(f"{self.name}: {_short(e)}; name a symbol that it lists") from e
         except ccxt.BaseError as e:
             raise OutsideError(f"{self.name}: {method} was refused with {_short(e)}; another venue may have it: --venue") from e
+
+    def _enough(self, state: tenacity.RetryCallState) -> bool:
+        "Whether to give up: sooner where nobody has ever answered and no connection comes about."
+        error = state.outcome.exception() if state.outcome else None
+        nobody = not self.answered and type(error) is ccxt.NetworkError
+        return state.attempt_number >= (min(self.patience.first_contact, self.patience.attempts) if nobody else self.patience.attempts)
 
     def _count(self, state: tenacity.RetryCallState) -> None:
         self.retries += 1
