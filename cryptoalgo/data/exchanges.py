@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VENUES', 'USUAL', 'TRANSIENT', 'Venue', 'venue_named', 'open_exchange', 'Patience', 'Client']
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #5fb01a7d
+# %% ../../nbs/1_data/15a_exchanges.ipynb #002d1426
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -19,7 +19,7 @@ from ..core.clock import UNIT_MS
 from ..core.errors import InputError, OutsideError, nearest
 from .paging import Fetch, Page
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #cf502a5e
+# %% ../../nbs/1_data/15a_exchanges.ipynb #61074ab1
 class Venue(NamedTuple):
     "One market of a venue, and how many rows its requests may bring."
     market: str  # spot or swap
@@ -46,7 +46,7 @@ def venue_named(
         raise InputError(f"venue '{name}': no such venue{nearest(name, VENUES)}; mend venues.order in settings.ini or --venue")
     return VENUES[name]
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #521800db
+# %% ../../nbs/1_data/15a_exchanges.ipynb #6150d876
 def open_exchange(
     venue: str,  # one of `VENUES`
     base_url: str = "",  # Settings.exchange_base_url; "" = straight to the venue
@@ -76,7 +76,7 @@ def _market_types(venue: str, usual: Any) -> Any:
     narrow = {"binance": ["spot"], "binanceusdm": ["linear"], "bybit": ["linear"], "okx": ["swap"]}
     return {"types": narrow[venue]} if venue in narrow else usual
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #2edd5fb3
+# %% ../../nbs/1_data/15a_exchanges.ipynb #5e7155d4
 class Patience(NamedTuple):
     "How often and how long to try."
     attempts: int = 8
@@ -99,7 +99,7 @@ def _is_transient(error: BaseException) -> bool:
 def _short(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #c7dc4f1e
+# %% ../../nbs/1_data/15a_exchanges.ipynb #1405e6e9
 class Client:
     "One venue's public data. Raises `OutsideError` when the venue keeps failing, `InputError` for what it does not have."
 
@@ -126,10 +126,8 @@ class Client:
             raise OutsideError(f"{self.name}: {method} failed {e.last_attempt.attempt_number} times, at last with "
                                f"{_short(e.last_attempt.exception())}; check the network and exchange_base_url, then run the "
                                "same command again: it goes on from the last stored row") from e
-        except ccxt.BadSymbol as e:
-            raise InputError(f"{self.name}: {_short(e)}; name a symbol that it lists") from e
         except ccxt.BaseError as e:
-            raise OutsideError(f"{self.name}: {method} was refused with {_short(e)}; another venue may have it: --venue") from e
+            raise InputError(f"{self.name}: {method} was refused with {_short(e)}; another venue may have it: --venue") from e
 
     def _enough(self, state: tenacity.RetryCallState) -> bool:
         "Whether to give up: sooner where nobody has ever answered and no connection comes about."
