@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..core.clock import from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 from .resample import finest, resample
-from .store import Store, When
+from .store import Store
 from .tables import SeriesKey
 
 # %% ../../nbs/1_data/16a_replay_tape.ipynb #d6ace8fd
 def moment(
-    when: When | int,  # ms, a timestamp, or text such as 2024-01-31 12:00 (UTC)
+    when: str | pd.Timestamp | int,  # ms, a timestamp, or text such as 2024-01-31 12:00 (UTC)
 ) -> int:  # ms since 1970, UTC
     "A point in time in milliseconds. Raises `InputError` on text that is none."
     if isinstance(when, int):
@@ -40,7 +41,7 @@ class ReplayClock:
 
     def __init__(
         self,
-        start: When | int,  # where it begins
+        start: str | pd.Timestamp | int,  # where it begins
         speed: float = 1.0,  # recorded seconds a second; 0 stands still
         ticks: Callable[[], float] = time.monotonic,  # seconds of the wall clock
     ):
@@ -188,7 +189,7 @@ class Tape:
             if timeframe_ms(fine) < timeframe_ms(timeframe) and timeframe_ms(timeframe) % timeframe_ms(fine) == 0:
                 rows = self._stored(source._replace(timeframe=fine), forming, self.now)
                 if len(rows):
-                    return so_far(rows, timeframe_ms(fine), self.now).set_axis(from_ms([forming]))
+                    return so_far(rows, timeframe_ms(fine), self.now).set_axis(from_ms(np.array([forming])))
         return just_opened(self._stored(source, forming, forming)[OHLCV]) if source.timeframe == timeframe else self._stored(source, 1, 0)[OHLCV]
 
     def events(self, kind: str, venue: str, symbol: str, timeframe: str, span: Span) -> pd.DataFrame:

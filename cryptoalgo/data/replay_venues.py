@@ -155,7 +155,8 @@ def _bybit_open_interest(asked: Asked, tape: Tape) -> dict[str, Any]:
         span = span._replace(last=asked._replace(query={"cursor": asked.query["cursor"].rpartition("=")[2]}).integer("cursor") - 1)
     rows = tape.events("open_interest", "bybit", symbol, timeframe, span)
     listed = [{"openInterest": coins, "timestamp": str(t)} for t, coins in columns(rows, "open_interest", decimals=8) if coins][::-1]
-    cursor = f"lastid=0&lasttime={listed[-1]['timestamp']}" if len(rows) >= span.most else ""
+    more = len(rows) >= span.most - 1  # a row may have been lost on the way
+    cursor = f"lastid=0&lasttime={min(int(row['timestamp']) for row in listed)}" if listed and more else ""
     return _bybit(tape, {"symbol": symbol, "category": "linear", "list": listed, "nextPageCursor": cursor})
 
 # %% ../../nbs/1_data/16d_replay_venues.ipynb #90b90d41
