@@ -143,7 +143,7 @@ def _refuse_wrong_clock(new: pd.DataFrame, key: SeriesKey, store: Store, contrac
 # %% ../../nbs/1_data/12_sources.ipynb #a5a5bdb9
 @dataclass(frozen=True)
 class IngestRow:
-    "What became of one file."
+    "What became of one file, or of one series of a venue."
     file: str
     series: str = ""
     inserted: int = 0
@@ -151,19 +151,21 @@ class IngestRow:
     revised: int = 0
     revised_times: tuple[str, ...] = ()
     waivers: tuple[str, ...] = ()
-    refused: str | None = None
+    refused: str | None = None  # why it was not believed
+    failed: str | None = None  # why it could not be had
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    "What became of every file, and the names that were left out."
+    "What became of every file or series, and what was left out."
     rows: list[IngestRow] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    what: str = "files"
 
     @property
     def exit_code(self) -> int:
-        "2 when a file was refused."
-        return 2 if any(row.refused for row in self.rows) else 0
+        "3 when the outside world failed, 2 when something was refused."
+        return 3 if any(row.failed for row in self.rows) else 2 if any(row.refused for row in self.rows) else 0
 
     def to_dict(self) -> dict[str, Any]:
         "For `--json`."
@@ -172,12 +174,14 @@ class IngestReport:
     def text(self) -> str:
         "For people: totals, then what was revised, excused, refused and left out."
         n = {name: sum(getattr(row, name) for row in self.rows) for name in ("inserted", "unchanged", "revised")}
-        refused = [row.refused for row in self.rows if row.refused]
+        refused, failed = ([getattr(row, why) for row in self.rows if getattr(row, why)] for why in ("refused", "failed"))
         counts = ", ".join(f"{v:,} rows {k}" for k, v in n.items())
-        lines = [f"{len(self.rows) - len(refused)} files loaded, {len(refused)} refused: {counts}"]
+        kept = len(self.rows) - len(refused) - len(failed)
+        lines = [f"{kept} {self.what} loaded, {len(refused)} refused{f', {len(failed)} failed' if failed else ''}: {counts}"]
         lines += [f"revised: {row.series}: {row.revised} rows, first {row.revised_times[0]}" for row in self.rows if row.revised]
         lines += [f"waived: {waiver}" for waiver in dict.fromkeys(w for row in self.rows for w in row.waivers)]
         lines += [f"refused: {why}" for why in refused]
+        lines += [f"failed: {why}" for why in dict.fromkeys(failed)]
         lines += [f"left out: {', '.join(self.others)}"] * bool(self.others)
         return "\n".join(lines)
 

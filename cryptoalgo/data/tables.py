@@ -74,6 +74,12 @@ TABLES = {kind: _rows_table(kind) for kind in FIELDS}
 
 # %% ../../nbs/1_data/10b_tables.ipynb #d2bf9da4
 _TROUBLE = {  # what a driver or the system says -> what it means and what to do
+    "connection refused": "no database server answers there; start it, or mend TRADER_DB_URL",
+    "could not translate": "there is no such host; mend TRADER_DB_URL",
+    "failed to resolve": "there is no such host; mend TRADER_DB_URL",
+    "password": "the server wants another user or password; mend TRADER_DB_URL",
+    "role": "the server knows no such user; mend TRADER_DB_URL, or create it with createuser",
+    "does not exist": "the server has no such database; create it with createdb, or mend TRADER_DB_URL",
     "exists": "its folder cannot be made, a file is in the way; set TRADER_DB_PATH",
     "not a directory": "its folder cannot be made, a file is in the way; set TRADER_DB_PATH",
     "permission": "its folder may not be written to; check its permissions, or set TRADER_DB_PATH",
@@ -91,7 +97,7 @@ _TROUBLE = {  # what a driver or the system says -> what it means and what to do
 def _engine(url: sa.URL, wait_s: float) -> sa.Engine:
     "An engine whose SQLite connections log ahead and whose transactions begin when we say so."
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url)
+        return sa.create_engine(url, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": wait_s})
 
     @sa.event.listens_for(engine, "connect")
@@ -108,6 +114,15 @@ def _engine(url: sa.URL, wait_s: float) -> sa.Engine:
     return engine
 
 # %% ../../nbs/1_data/10b_tables.ipynb #2d9e003a
+_CREATING = 0x63727970  # the lock of PostgreSQL that is held while tables are created
+
+
+def _url(text: str) -> sa.URL:
+    "A path as SQLite's URL; PostgreSQL under either of its names, with the driver that is installed."
+    url = sa.make_url(text if "://" in text else f"sqlite:///{text}")
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
+
+
 class Database:
     "A market database: connections, transactions and errors."
 
@@ -118,9 +133,9 @@ class Database:
     ):
         text = str(where)
         try:
-            self.url = sa.make_url(text if "://" in text else f"sqlite:///{text}")
+            self.url = _url(text)
             self.engine = _engine(self.url, wait_s)
-        except (sa.exc.ArgumentError, ModuleNotFoundError) as e:
+        except (sa.exc.ArgumentError, ModuleNotFoundError, ValueError) as e:
             raise InputError(f"database URL '{text}': {str(e).splitlines()[0]}; write it as sqlite:///PATH or "
                              "postgresql+psycopg://USER@HOST/NAME, and install its driver") from e
         self.name = self.url.database if self._file else self.url.render_as_string(hide_password=True)
@@ -144,7 +159,10 @@ class Database:
         "Create folder and tables, once."
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-        _META.create_all(self.engine)
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if self._file is None:  # two processes that create a table at once would trip over each other
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
+            _META.create_all(connection)
         return True
 
     @contextmanager

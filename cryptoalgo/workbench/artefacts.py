@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.clock import iso
 from ..core.provenance import write_frame, write_json
+from ..data.quality import qa_table
 from ..research.experiment import Dataset, Development, Tested, Trained
 from ..research.series import Experiment
 from ..research.portfolio import Portfolio
@@ -72,7 +73,9 @@ def _of(place: Place) -> Subject:
 
 def _development(r: Development, unit: UnitPlace) -> Iterator[Path]:
     series = r.series
-    yield write_json(unit.folder / "qa.json", r.qa | {"data_hash": r.raw_digest})
+    qa = r.qa | {"data_hash": r.raw_digest}
+    yield write_json(unit.folder / "qa.json", qa)
+    yield write_frame(unit.folder / "qa.csv", qa_table(qa).set_index("item"))
     yield save_png(figures.market(_of(unit), series.bars, series.funding, series.open_interest), unit.folder / "proof/data_market.png")
 
 

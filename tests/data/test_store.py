@@ -191,7 +191,7 @@ def test_another_writer_is_waited_for_then_named(store, bars):
 
 def test_an_interrupted_upsert_leaves_nothing(store, bars, monkeypatch):
     store.upsert(KEY, known(bars), FILE)
-    monkeypatch.setattr(Store, "_revise", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("cryptoalgo.data.store._revise", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         store.upsert(KEY, known(make_bars(60) * 2), FILE)
     assert len(store.candles("binance", "BTCUSDT", "1h")) == 48 and len(store.runs(KEY)) == 1
