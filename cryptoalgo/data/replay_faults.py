@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from ..core.clock import timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
@@ -37,10 +37,10 @@ class Faults(Section):
     missing: Chance = 0  # one row is left out
     duplicated: Chance = 0  # one row comes twice
     disordered: Chance = 0  # rows come in another order
-    skew_s: float = 0  # by how much the venue's own clock is ahead, seconds
-    retry_after_s: float = Field(1, ge=0)  # what a 429 asks for, seconds
-    hang_s: float = Field(60, gt=0)  # how long a time-out lasts, seconds
-    seed: int = 0
+    skew_s: FiniteFloat = 0  # by how much the venue's own clock is ahead, seconds
+    retry_after_s: FiniteFloat = Field(1, ge=0)  # what a 429 asks for, seconds
+    hang_s: FiniteFloat = Field(60, gt=0)  # how long a time-out lasts, seconds
+    seed: int = Field(0, ge=0)
 
     @property
     def text(self) -> str:
@@ -72,7 +72,9 @@ def parse_faults(
         return Faults(**values)
     except ValidationError as e:
         first = e.errors()[0]
-        raise InputError(f"fault '{first['loc'][0]}' = {first['input']}: {first['msg'].lower()}; a chance lies between 0 and 1") from e
+        field = str(first["loc"][0])
+        rule = "; a chance lies between 0 and 1" if field in WHOLE + ROWS else ""
+        raise InputError(f"fault '{field}' = {first['input']}: {first['msg'].lower()}{rule}") from e
 
 # %% ../../nbs/1_data/16f_replay_faults.ipynb #f2181a15
 def _leave_out(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

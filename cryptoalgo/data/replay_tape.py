@@ -71,13 +71,14 @@ def fill_page(
     step: int,  # usual distance of two rows, ms
 ) -> pd.DataFrame:  # at most `span.most` rows, rising
     "Read a page in windows, and no more than about three pages of rows at a time."
-    parts, missing, width = [read(first, first - 1)], span.most, span.most * step
+    parts, missing, width = list[pd.DataFrame](), span.most, span.most * step
     while first <= last and missing > 0:
         low, high = (max(first, last - width + 1), last) if span.newest else (first, min(last, first + width - 1))
         parts.append(read(low, high))
         missing -= len(parts[-1])
         first, last, width = (first, low - 1, 2 * width) if span.newest else (high + 1, last, 2 * width)
-    rows = pd.concat([p for p in (parts[::-1] if span.newest else parts) if len(p)] or parts[:1])
+    filled = [p for p in (parts[::-1] if span.newest else parts) if len(p)]
+    rows = pd.concat(filled) if filled else read(first, first - 1)
     return rows.iloc[-span.most:] if span.newest else rows.iloc[:span.most]
 
 # %% ../../nbs/1_data/16a_replay_tape.ipynb #87c64d6e
@@ -153,8 +154,8 @@ class Tape:
         return self.store.read(key, low, high)
 
     def _bounds(self, key: SeriesKey, span: Span) -> tuple[int, int]:
-        "First and last open time of a page: what is asked for, as far as the series has it."
-        first, last = self.known[key]
+        "First and last open time of a page: what is asked for, as far as the series goes, or one of another timeframe."
+        first, last = self.known[key][0], max(last for other, (_, last) in self.known.items() if other[:3] == key[:3])
         return max(first if span.first is None else span.first, first), min(last if span.last is None else span.last, last, self.now)
 
     def bars(self, venue: str, symbol: str, timeframe: str, span: Span) -> pd.DataFrame:

@@ -151,12 +151,14 @@ def _bybit_open_interest(asked: Asked, tape: Tape) -> dict[str, Any]:
     if not timeframe:
         raise Refused("timeframe", asked.query.get("intervalTime", ""))
     span = _bybit_span(asked, "startTime", "endTime", 200, 50)._replace(newest=True)
-    if asked.query.get("cursor"):
-        span = span._replace(last=asked._replace(query={"cursor": asked.query["cursor"].rpartition("=")[2]}).integer("cursor") - 1)
+    if cursor := asked.query.get("cursor"):
+        if not (found := re.search(r"\d+$", cursor)):
+            raise Refused("parameter", "cursor")
+        span = span._replace(last=int(found[0]) - 1)
     rows = tape.events("open_interest", "bybit", symbol, timeframe, span)
     listed = [{"openInterest": coins, "timestamp": str(t)} for t, coins in columns(rows, "open_interest", decimals=8) if coins][::-1]
     more = len(rows) >= span.most - 1  # a row may have been lost on the way
-    cursor = f"lastid=0&lasttime={min(int(row['timestamp']) for row in listed)}" if listed and more else ""
+    cursor = f"lastid%3D0%26lasttime%3D{min(int(row['timestamp']) for row in listed)}" if listed and more else ""
     return _bybit(tape, {"symbol": symbol, "category": "linear", "list": listed, "nextPageCursor": cursor})
 
 # %% ../../nbs/1_data/16d_replay_venues.ipynb #90b90d41

@@ -180,6 +180,19 @@ def _consent(asked: Asked, tape: Tape) -> Reply:
     return Reply("<html><body>no consent needed</body></html>\n")
 
 
+def _quote_summary(asked: Asked, tape: Tape, ticker: str) -> Reply:
+    why = {"code": "Not Found", "description": f"Quote not found for symbol: {ticker}"}
+    return Reply({"quoteSummary": {"result": None, "error": why}}, 404)
+
+
+def _quotes(asked: Asked, tape: Tape) -> dict[str, Any]:
+    return {"quoteResponse": {"result": [], "error": None}}
+
+
+def _fundamentals(asked: Asked, tape: Tape, ticker: str) -> dict[str, Any]:
+    return {"timeseries": {"result": [], "error": None}}
+
+
 def _refuse(refused: Refused, tape: Tape) -> Reply:
     what, value = refused.args
     status, code, text = {
@@ -190,4 +203,6 @@ def _refuse(refused: Refused, tape: Tape) -> Reply:
 
 
 YAHOO = Site("yahoo", ("query1.finance.yahoo.com", "query2.finance.yahoo.com", "fc.yahoo.com", "guce.yahoo.com", "consent.yahoo.com"), {
-    "/v8/finance/chart/([^/]+)": _chart, "/v1/test/getcrumb": _crumb, "/": _cookie, "/consent": _consent}, _refuse)
+    "/v8/finance/chart/([^/]+)": _chart, "/v1/test/getcrumb": _crumb, "/": _cookie, "/consent": _consent,
+    "/v10/finance/quoteSummary/([^/]+)": _quote_summary, "/v7/finance/quote": _quotes,
+    "/ws/fundamentals-timeseries/v1/finance/timeseries/([^/]+)": _fundamentals}, _refuse)
