@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VENUES', 'USUAL', 'TRANSIENT', 'Venue', 'venue_named', 'open_exchange', 'Patience', 'Client']
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #002d1426
+# %% ../../nbs/1_data/15a_exchanges.ipynb #33c40222
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -18,8 +18,9 @@ import tenacity
 from ..core.clock import UNIT_MS
 from ..core.errors import InputError, OutsideError, nearest
 from .paging import Fetch, Page
+from .tables import FIELDS
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #61074ab1
+# %% ../../nbs/1_data/15a_exchanges.ipynb #2bbfa014
 class Venue(NamedTuple):
     "One market of a venue, and how many rows its requests may bring."
     market: str  # spot or swap
@@ -46,7 +47,7 @@ def venue_named(
         raise InputError(f"venue '{name}': no such venue{nearest(name, VENUES)}; mend venues.order in settings.ini or --venue")
     return VENUES[name]
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #6150d876
+# %% ../../nbs/1_data/15a_exchanges.ipynb #eaf48b80
 def open_exchange(
     venue: str,  # one of `VENUES`
     base_url: str = "",  # Settings.exchange_base_url; "" = straight to the venue
@@ -76,7 +77,7 @@ def _market_types(venue: str, usual: Any) -> Any:
     narrow = {"binance": ["spot"], "binanceusdm": ["linear"], "bybit": ["linear"], "okx": ["swap"]}
     return {"types": narrow[venue]} if venue in narrow else usual
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #5e7155d4
+# %% ../../nbs/1_data/15a_exchanges.ipynb #89181042
 class Patience(NamedTuple):
     "How often and how long to try."
     attempts: int = 8
@@ -99,7 +100,7 @@ def _is_transient(error: BaseException) -> bool:
 def _short(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #1405e6e9
+# %% ../../nbs/1_data/15a_exchanges.ipynb #6047e58b
 class Client:
     "One venue's public data. Raises `OutsideError` when the venue keeps failing, `InputError` for what it does not have."
 
@@ -164,26 +165,29 @@ class Client:
 
     def candles(self, symbol: str, timeframe: str) -> Fetch:
         "Open, high, low, close, volume by the time of the open."
-        market, size = self.market(symbol)["symbol"], self.venue.candles
-        return self._rows("fetch_ohlcv", (market, timeframe), size, lambda row: row)
+        market = self.market(symbol)["symbol"]
+        return self._rows("candles", "fetch_ohlcv", (market, timeframe), lambda row: row)
 
     def funding(self, symbol: str) -> Fetch:
         "Funding rate by stamp, to the minute."
         market, minute = self.market(symbol)["symbol"], UNIT_MS["m"]
-        return self._rows("fetch_funding_rate_history", (market,), self.venue.funding, lambda row: (
+        return self._rows("funding", "fetch_funding_rate_history", (market,), lambda row: (
             (row["timestamp"] + minute // 2) // minute * minute, row["fundingRate"]))
 
     def open_interest(self, symbol: str, timeframe: str) -> Fetch:
         "Open interest in coins and in quote currency by stamp."
         market = self.market(symbol)["symbol"]
-        return self._rows("fetch_open_interest_history", (market, timeframe), self.venue.open_interest, lambda row: (
+        return self._rows("open_interest", "fetch_open_interest_history", (market, timeframe), lambda row: (
             row["timestamp"], row["openInterestAmount"], row["openInterestValue"]))
 
-    def _rows(self, method: str, what: tuple[str, ...], size: int, read: Callable[[Any], Any]) -> Fetch:
+    def _rows(self, kind: str, method: str, what: tuple[str, ...], read: Callable[[Any], Any]) -> Fetch:
         "A history as a `Fetch`; `read` makes time and values of one row of ccxt's."
+        size, width = getattr(self.venue, kind), len(FIELDS[kind])
+
         def fetch(start: int, end: int) -> Page:
-            until = {"until": end - 1} | ({"after": end} if self.name == "okx" and method != "fetch_ohlcv" else {})
+            until = {"until": end - 1} | ({"after": end} if self.name == "okx" and kind == "funding" else {})
             rows = [read(row) for row in self.ask(method, *what, start, size, until)]
             values = np.array([[np.nan if x is None else float(x) for x in row[1:]] for row in rows], dtype="float64")
-            return Page(np.array([row[0] for row in rows], dtype="int64"), values.reshape(len(rows), -1))
+            return Page(np.array([row[0] for row in rows], dtype="int64"), values.reshape(len(rows), width))
+
         return fetch

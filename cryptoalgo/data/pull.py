@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOK_AGAIN', 'Request', 'Job', 'Venues', 'Plan', 'plan', 'walks', 'pull_series', 'derive', 'expected_rows', 'pull']
 
-# %% ../../nbs/1_data/15d_pull.ipynb #3df3a281
+# %% ../../nbs/1_data/15d_pull.ipynb #349167f9
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from .store import Provenance, Store
 from .tables import FIELDS, SeriesKey
 from .validation import validate
 
-# %% ../../nbs/1_data/15d_pull.ipynb #3ee6382b
+# %% ../../nbs/1_data/15d_pull.ipynb #018e1365
 class Request(NamedTuple):
     "What is asked for."
     symbols: tuple[str, ...]
@@ -55,7 +55,7 @@ class Job(NamedTuple):
         "Rows that a request may bring."
         return getattr(self.client.venue, self.key.kind)
 
-# %% ../../nbs/1_data/15d_pull.ipynb #6297fc35
+# %% ../../nbs/1_data/15d_pull.ipynb #8eb0c3f4
 @dataclass
 class Venues:
     "The venues of a workbench, the preferred one first."
@@ -81,14 +81,17 @@ class Venues:
 
     def first_with(self, symbol: str, kind: str, homes: Container[str] = ()) -> Client | None:
         "The first venue that lists a symbol and publishes histories of a kind. One of `homes` is waited for, not passed over."
-        for name, client in self.clients.items():
-            if getattr(client.venue, kind) and self.lists(name, symbol):
+        having = [c for c in self.clients.values() if getattr(c.venue, kind)]
+        if kind == "open_interest":  # a month of it trains nothing: who keeps it for good comes first
+            having.sort(key=lambda c: -c.venue.open_interest_days)
+        for client in having:
+            if self.lists(client.name, symbol):
                 return client
-            if name in homes and name in self.unreachable:
-                raise OutsideError(self.unreachable[name])
+            if client.name in homes and client.name in self.unreachable:
+                raise OutsideError(self.unreachable[client.name])
         return None
 
-# %% ../../nbs/1_data/15d_pull.ipynb #04610ac0
+# %% ../../nbs/1_data/15d_pull.ipynb #826cfc96
 @dataclass(frozen=True)
 class Plan:
     "What will be fetched, what will be made of it, and what no venue has."
@@ -137,7 +140,7 @@ def plan(
     made.notes.extend(f"passed over {name}: {why}" for name, why in venues.unreachable.items())
     return made
 
-# %% ../../nbs/1_data/15d_pull.ipynb #531aa889
+# %% ../../nbs/1_data/15d_pull.ipynb #92d9bdac
 LOOK_AGAIN = 12  # rows at the end of a stored series that are read again
 
 
@@ -160,7 +163,7 @@ def walks(
         found.append(Walk(start, first, backward=True))
     return [walk for walk in found if walk.start < walk.end]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #4183a7e6
+# %% ../../nbs/1_data/15d_pull.ipynb #ff357687
 def _frame(page: Page, kind: str) -> pd.DataFrame:
     "A page in the house's words; a field that the venue never fills is left out."
     frame = pd.DataFrame(page.values, columns=list(FIELDS[kind]), index=from_ms(page.times))
@@ -195,7 +198,7 @@ class _Checked:
             yield frame.assign(available_time=known_at(pd.DatetimeIndex(frame.index), self.contract, **self.series))
             beside = frame.iloc[:1] if walk.backward else frame.iloc[-1:]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #b99e8cd4
+# %% ../../nbs/1_data/15d_pull.ipynb #badfb76e
 def _listed(job: Job, walk: Walk, step: int) -> Walk:
     "A long walk over a time before the listing, begun a day before the first daily bar."
     if job.key.kind != "candles" or "1d" not in job.client.exchange.timeframes or walk.end - walk.start < 2 * step * job.page_rows:
@@ -230,7 +233,7 @@ def pull_series(
     inserted, unchanged, changed = map(int, counts)
     return IngestRow(f"{key.venue} REST", str(key), inserted, unchanged, changed, tuple(revised), tuple(checked.waived))
 
-# %% ../../nbs/1_data/15d_pull.ipynb #1f9f17cb
+# %% ../../nbs/1_data/15d_pull.ipynb #f6515af6
 def derive(
     store: Store,  # where both are
     key: SeriesKey,  # the bars to make
@@ -245,7 +248,7 @@ def derive(
     done = store.upsert(key, bars, Provenance(source, contract=digest(contract), waivers=waivers))
     return IngestRow(source, str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), waivers)
 
-# %% ../../nbs/1_data/15d_pull.ipynb #8d21d3a6
+# %% ../../nbs/1_data/15d_pull.ipynb #9bb4bfab
 def expected_rows(
     jobs: Sequence[Job],
     request: Request,
