@@ -141,6 +141,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "funding_rate": ("funding_rate", "last_funding_rate", "funding", "rate", "value"),
     "open_interest": ("open_interest", "sum_open_interest", "open_interest_amount", "oi", "value"),
     "open_interest_value": ("open_interest_value", "sum_open_interest_value", "open_interest_usd", "data"),
+    "dividend": ("dividend", "dividends"), "split": ("split", "splits", "stock_splits"),
     "last_price": ("last_price",), "mark_price": ("mark_price",), "index_price": ("index_price",),
 }
 CLOCK_PRICES = ("last_price", "mark_price", "index_price")  # beside open interest, they tell whether its clock is right

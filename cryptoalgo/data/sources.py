@@ -30,7 +30,7 @@ from .validation import validate
 _all_ = ["read_file"]  # a file as a frame, for those who do not store it
 
 # %% ../../nbs/1_data/12_sources.ipynb #198c5476
-KINDS = {"ohlcv": "candles", "funding": "funding", "open-interest": "open_interest", "macro": "daily", "equities": "daily"}  # in order of reading
+KINDS = {"ohlcv": "candles", "funding": "funding", "open-interest": "open_interest", "macro": "daily", "equities": "daily", "actions": "actions"}  # in order of reading
 FUTURES = {"binance": "binanceusdm"}  # folder of a perpetual market -> ccxt's id
 TICKERS = {"VIX": "^VIX", "DXY": "DX-Y.NYB"}  # file name -> the ticker it is known by
 
@@ -59,6 +59,8 @@ def recognise(
     kind = KINDS[_kind_folder(folder) or ""]
     if kind == "daily":
         return SeriesKey(kind, "yahoo", TICKERS.get(symbol, symbol), "1d", adjusted=True)
+    if kind == "actions":
+        return SeriesKey(kind, "yahoo", symbol)
     if depth + 2 >= len(path.parts):
         raise InputError(f"{path.name}: whose series is it? {folder}/ holds one folder a venue; "
                          f"put it in {folder}/<venue>/")

@@ -297,6 +297,10 @@ class Store(_Writes, _Reads):
         "Daily bars of a US ticker: SPY, ^VIX, DX-Y.NYB."
         return self.read(SeriesKey("daily", "yahoo", symbol, "1d", adjusted), start, end)
 
+    def actions(self, symbol: str, start: When = None, end: When = None) -> pd.DataFrame:
+        "Dividends and splits of a US ticker by ex-date, in shares of that day; 0 where there is none."
+        return self.read(SeriesKey("actions", "yahoo", symbol), start, end)
+
     def series(self) -> pd.DataFrame:
         "What is stored: one row a series, with first and last time and the number of rows."
         with self.reading() as connection:

@@ -19,7 +19,7 @@ from ..core.errors import InputError, OutsideError
 # %% ../../nbs/1_data/10b_tables.ipynb #c9337b3f
 class SeriesKey(NamedTuple):
     "What a series is. The venue is part of it: two venues never blend."
-    kind: str  # candles, funding, open_interest, daily
+    kind: str  # candles, funding, open_interest, daily, actions
     venue: str  # as ccxt names it: binance (spot), binanceusdm (perpetual), bybit, coinbase; yahoo
     symbol: str
     timeframe: str = ""  # "" for events
@@ -31,8 +31,8 @@ class SeriesKey(NamedTuple):
 # %% ../../nbs/1_data/10b_tables.ipynb #07a6f72c
 OHLCV = ("open", "high", "low", "close", "volume")
 FIELDS = {"candles": OHLCV, "funding": ("funding_rate",), "open_interest": ("open_interest", "open_interest_value"),
-          "daily": OHLCV}
-NAMES = {"candles": "candles", "funding": "funding", "open_interest": "open_interest", "daily": "daily_bars"}
+          "daily": OHLCV, "actions": ("dividend", "split")}
+NAMES = {"candles": "candles", "funding": "funding", "open_interest": "open_interest", "daily": "daily_bars", "actions": "corporate_actions"}
 _META = sa.MetaData()
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.clock import DAY_MS, UNIT_MS, to_ms, when
 from ..core.errors import InputError, nearest
 from .calendars import session_close
-from .contracts import RULE_NAMES, ColumnSpec, Contract, Waiver, by_name
+from .contracts import RULE_NAMES, ColumnSpec, Contract, Waiver, by_name, calendar_of
 from .files import at_row
 
 # %% ../../nbs/1_data/10a_validation.ipynb #93306900
@@ -107,7 +107,7 @@ def session(df: pd.DataFrame, case: Case) -> Finding | None:
     "A daily bar of a market that closes belongs to a trading day."
     if not case.contract.calendars:
         return None
-    t, calendar = df["event_time"].to_numpy(), by_name(case.contract.calendars, case.symbol)
+    t, calendar = df["event_time"].to_numpy(), calendar_of(case.contract, case.symbol)
     where = calendar.exchange or f"{calendar.zone} weekdays"
     is_session = ~np.isnan(session_close(t, calendar)) & (t % DAY_MS == 0)
     return is_session, lambda i: (
