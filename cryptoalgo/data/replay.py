@@ -37,13 +37,14 @@ _all_ = ["Faults", "ReplayClock", "parse_faults"]  # what a caller needs to star
 # %% ../../nbs/1_data/16_replay.ipynb #054ef73e
 def replay_clock(
     store: Store,  # what will be played back
-    start: str | pd.Timestamp | int | None = None,  # where to begin; None: when the last stored candle closes, or the last daily bar where there are no candles
+    start: str | pd.Timestamp | int | None = None,  # where to begin; None: at the end
     speed: float = 1.0,  # recorded seconds a second; 0 stands still
 ) -> ReplayClock:
-    "A clock for a database. `InputError` when it holds no bars, or on a start or speed that is none."
+    """A clock for a database; its end is when the last stored candle closes, or the last daily bar where there are no candles.
+    `InputError` when it holds no bars, or on a start or speed that is none."""
     if start is None:
-        ends = [(key.kind == "candles", last + timeframe_ms(key.timeframe)) for key, (_, last) in Tape(store, 2**62, 0).known.items()
-                if key.kind in ("candles", "daily")]
+        ends = [(key.kind == "candles", last + timeframe_ms(key.timeframe))
+                for key, (_, last) in Tape(store, 2**62, 0).known.items() if key.kind in ("candles", "daily")]
         if not ends:
             raise InputError(f"{store.name}: holds no bars to play back; run `cryptoalgo ingest` first")
         start = max(ends)[1]
@@ -59,7 +60,7 @@ class Answer(NamedTuple):
     fault: str  # what befalls it on the way: reset, timeout, truncated, or "" for nothing
     told: int  # the venue's clock, ms
 
-
+# %% ../../nbs/1_data/16_replay.ipynb #865a376c
 class Replay:
     "A replay exchange: what it plays, what it was asked, what went wrong. `url` says where it listens."
 
@@ -138,7 +139,7 @@ def build_app(
     app.router.add_route("*", "/{target:.*}", handle)
     return app
 
-
+# %% ../../nbs/1_data/16_replay.ipynb #2affaa3a
 async def _serve(replay: Replay, host: str, port: int, stop: asyncio.Event, ready: Callable[[], Any]) -> None:
     "Listen until `stop` is set. `OutsideError` when the port cannot be had."
     from aiohttp import web
@@ -151,7 +152,8 @@ async def _serve(replay: Replay, host: str, port: int, stop: asyncio.Event, read
         ready()
         await stop.wait()
     except OSError as e:
-        raise OutsideError(f"{host}:{port}: cannot listen there ({(e.strerror or str(e)).lower()}); name another port, or 0 for any") from e
+        why = (e.strerror or str(e)).lower()
+        raise OutsideError(f"{host}:{port}: cannot listen there ({why}); name another port, or 0 for any") from e
     finally:
         await runner.cleanup()
 
