@@ -60,6 +60,10 @@ class Answer(NamedTuple):
     fault: str  # what befalls it on the way: reset, timeout, truncated, or "" for nothing
     told: int  # the venue's clock, ms
 
+
+def _unknown(why: str, now: int) -> Answer:
+    return Answer(Reply(f"{why}\n", 404), "", now)
+
 # %% ../../nbs/1_data/16_replay.ipynb #865a376c
 class Replay:
     "A replay exchange: what it plays, what it was asked, what went wrong. `url` says where it listens."
@@ -85,15 +89,14 @@ class Replay:
         target: str,  # of a request: "/" and the venue's own address
     ) -> Answer:
         "What a venue answers to one request."
-        asked = parse_target(target)
+        asked, now = parse_target(target), self.clock.now()
         if asked is None:
-            return self._unknown(f"{target[:200]}: put a venue's whole address behind this one, as in "
-                                 f"{self.url}/https://fapi.binance.com/fapi/v1/time")
+            return _unknown(f"{target[:200]}: put a venue's whole address behind this one, as in "
+                            f"{self.url}/https://fapi.binance.com/fapi/v1/time", now)
         if (site := SITES.get(asked.host)) is None:
-            return self._unknown(f"{asked.host}: not a host that is played back; these are: {', '.join(sorted(SITES))}")
+            return _unknown(f"{asked.host}: not a host that is played back; these are: {', '.join(sorted(SITES))}", now)
         self.requests[asked.host + asked.path] += 1
         strike = self.mischief.strike(next(self._numbers))
-        now = self.clock.now()
         told = now + int(self.mischief.faults.skew_s * 1000)
         tape = Tape(self.store, now, told, partial(self.mischief.spoil, strike))
         try:
@@ -101,11 +104,8 @@ class Replay:
         except CryptoalgoError as e:
             reply = Reply(f"replay: {e}\n", 503)
         if reply is None:
-            return self._unknown(f"{asked.path}: not a path of {asked.host} that is played back")
+            return _unknown(f"{asked.path}: not a path of {asked.host} that is played back", now)
         return Answer(self.mischief.reply(strike, reply, site.busy(tape)), strike.whole, told)
-
-    def _unknown(self, why: str) -> Answer:
-        return Answer(Reply(f"{why}\n", 404), "", self.clock.now())
 
 # %% ../../nbs/1_data/16_replay.ipynb #91f570c3
 def _hang_up(request: Any) -> None:

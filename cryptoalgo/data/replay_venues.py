@@ -41,9 +41,9 @@ def _coinbase_candles(asked: Asked, tape: Tape, product: str) -> dict[str, Any]:
     if not timeframe or first is None or last is None:
         raise Refused("parameter", "start and end are required" if timeframe else "granularity")
     step = timeframe_ms(timeframe)
-    if (last - first) * 1000 // step > COINBASE_MOST:
-        raise Refused("parameter", f"number of candles requested should be less than {COINBASE_MOST}")
-    span = Span(first * 1000 // step * step, last * 1000, COINBASE_MOST + 2)
+    if (last - first) * 1000 // step >= COINBASE_MOST:
+        raise Refused("parameter", f"start and end argument is invalid - number of candles requested should be less than {COINBASE_MOST}")
+    span = Span(first * 1000 // step * step, last * 1000, COINBASE_MOST + 1)
     rows = tape.bars("coinbase", product.replace("-", ""), timeframe, span)
     names = ("low", "high", "open", "close", "volume")
     return {"candles": [{"start": str(t // 1000), **dict(zip(names, texts))} for t, *texts in columns(rows, *names)][::-1]}
@@ -134,7 +134,9 @@ def _bybit_candles(asked: Asked, tape: Tape) -> dict[str, Any]:
     symbol, timeframe = _bybit_market(asked), _BYBIT_BARS.get(asked.query.get("interval", ""), "")
     if not timeframe:
         raise Refused("timeframe", asked.query.get("interval", ""))
-    rows = tape.bars("bybit", symbol, timeframe, _bybit_span(asked, "start", "end", 1000, 200))
+    span, step = _bybit_span(asked, "start", "end", 1000, 200), timeframe_ms(timeframe)
+    span = span._replace(first=None if span.first is None else span.first // step * step)
+    rows = tape.bars("bybit", symbol, timeframe, span)
     listed = [[str(t), *ohlcv, "0"] for t, *ohlcv in columns(rows, *OHLCV)][::-1]
     return _bybit(tape, {"symbol": symbol, "category": "linear", "list": listed})
 
@@ -223,7 +225,7 @@ def _okx_candles(asked: Asked, tape: Tape) -> dict[str, Any]:
     symbol, recent = _okx_symbol(asked), asked.path.endswith("/candles")
     if not re.fullmatch(r"[1-9]\d*(m|H|Hutc|Dutc)", bar):
         raise Refused("timeframe", bar)
-    step, span = timeframe_ms(timeframe), _okx_span(asked, 300 if recent else 100)
+    step, span = timeframe_ms(timeframe), _okx_span(asked, 300)
     forming = tape.now // step * step
     if recent:
         span = span._replace(first=max(span.first or 0, forming - _OKX_RECENT * step))
