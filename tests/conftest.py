@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CI = os.environ.get("CRYPTOALGO_CI") == "1"
 
 
-def _missing(what: str, remedy: str) -> None:
+def missing(what: str, remedy: str) -> None:
+    "Skip a test that needs what this machine lacks; in CI it fails."
     message = f"{what} is missing: {remedy}"
     if CI:
         pytest.fail(message)
@@ -19,11 +20,17 @@ def _missing(what: str, remedy: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def lacking():
+    "`lacking(what, remedy)` ends a test that needs what this machine does not have."
+    return missing
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     "The folder of recorded market data named by CRYPTOALGO_DATA."
     path = Path(os.environ.get("CRYPTOALGO_DATA", ROOT.parent / "shared" / "data")).resolve()
     if not path.is_dir():
-        _missing(f"recorded market data ({path})", "name its folder in CRYPTOALGO_DATA")
+        missing(f"recorded market data ({path})", "name its folder in CRYPTOALGO_DATA")
     return path
 
 
@@ -32,7 +39,7 @@ def reference():
     "`reference(name)` is the entry of that name in the file named by CRYPTOALGO_REFERENCE."
     path = Path(os.environ.get("CRYPTOALGO_REFERENCE", ROOT.parent / "shared" / "reference" / "statistics.json"))
     if not path.is_file():
-        _missing(f"reference numbers ({path})", "name their file in CRYPTOALGO_REFERENCE")
+        missing(f"reference numbers ({path})", "name their file in CRYPTOALGO_REFERENCE")
     entries = {e["name"]: e for e in json.loads(path.read_text())["entries"]}
     return entries.__getitem__
 

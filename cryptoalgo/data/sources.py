@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'FUTURES', 'TICKERS', 'UNNAMED', 'recognise', 'recognise_loo
 # %% ../../nbs/1_data/12_sources.ipynb #7cad9702
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from ..core.clock import from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.provenance import digest, file_digest
 from .contracts import Contract, known_at
-from .files import CLOCK_PRICES, READERS, as_frame, infer_timeframe, open_times, pick_column, read_file, read_table
+from .files import (
+    CLOCK_PRICES, READERS, Part, as_frame, at_row, infer_timeframe, open_times, pick_column, read_file, read_parts)
 from .store import Provenance, Store
 from .tables import FIELDS, SeriesKey
 from .validation import validate
@@ -111,7 +112,7 @@ def _refuse_unfinished(new: pd.DataFrame, key: SeriesKey, store: Store, contract
         times = [f"{t:%Y-%m-%d %H:%M}" for t in from_ms(stamps[rows])]
         volume, stored = new["volume"].iloc[rows[0]], old["volume"].iloc[rows[0]]
         count = f"{len(rows)} unfinished bars" if len(rows) > 1 else "an unfinished bar"
-        raise InputError(f"{source} row {rows[0] + 1} ({times[0]}): volume {volume:g} where {stored:g} is stored: "
+        raise InputError(f"{at_row(source, rows[0])} ({times[0]}): volume {volume:g} where {stored:g} is stored: "
                          f"{count}, saved while still forming "
                          f"({', '.join(times[:10])}); the finished state is stored; drop these rows, "
                          "or grant a dated waiver of 'unfinished'")
@@ -186,6 +187,25 @@ class IngestReport:
         return "\n".join(lines)
 
 # %% ../../nbs/1_data/12_sources.ipynb #35d5b8d8
+def _parts(path: Path, key: SeriesKey, store: Store, contract: Contract) -> Iterator[tuple[pd.DataFrame, tuple[str, ...]]]:
+    "A file's frames as they may be stored, each with its waivers. `InputError` at the first row that may not be believed."
+    series = {"venue": key.venue, "symbol": key.symbol, "timeframe": key.timeframe}
+    before, last = 0, pd.DataFrame()
+    for table in read_parts(path):
+        source = Part.of(path.name, before)
+        frame = as_frame(table, source, key.kind, contract.naive_times, key.timeframe)
+        if key.kind == "open_interest":
+            _refuse_wrong_clock(frame, key, store, contract, source)
+        beside = pd.concat([last, frame])  # with the row before, or a hole between two parts would go unseen
+        kept = validate(beside, contract, **series, source=Part.of(path.name, before - len(last)))
+        waivers = [str(w) for w in kept.waived]
+        new = kept.frame.iloc[len(last):]
+        if key.kind == "candles":
+            waivers += _refuse_unfinished(new, key, store, contract, source)
+        yield new.assign(available_time=known_at(pd.DatetimeIndex(new.index), contract, **series)), tuple(waivers)
+        before, last = before + len(frame), frame.iloc[-1:]
+
+
 def ingest_file(
     path: Path,  # one file
     store: Store,  # where it goes
@@ -194,10 +214,8 @@ def ingest_file(
 ) -> IngestRow:  # what was done
     "Read, validate, check against what is stored, and store in one transaction. `InputError` when the file is refused."
     path = Path(path)
-    table = None
     if key is None:
-        table = None if _filed_at(path) is not None else read_table(path)
-        key = recognise(path) if table is None else recognise_loose(path, table)
+        key = recognise(path) if _filed_at(path) is not None else recognise_loose(path, next(read_parts(path)))
     contract = contracts[key.kind]
     try:
         provenance = Provenance(str(path), file_digest(path), digest(contract))
@@ -207,17 +225,11 @@ def ingest_file(
     if last is not None and (last.digest, last.contract) == (provenance.digest, provenance.contract):
         rows = last.inserted + last.unchanged + last.revised
         return IngestRow(str(path), str(key), unchanged=rows, waivers=tuple(json.loads(last.waivers)))
-    frame = as_frame(read_table(path) if table is None else table, path.name, key.kind, contract.naive_times, key.timeframe)
-    if key.kind == "open_interest":
-        _refuse_wrong_clock(frame, key, store, contract, path.name)
-    series = {"venue": key.venue, "symbol": key.symbol, "timeframe": key.timeframe}
-    kept = validate(frame, contract, **series, source=path.name)
-    waivers = [str(w) for w in kept.waived]
-    if key.kind == "candles":
-        waivers += _refuse_unfinished(kept.frame, key, store, contract, path.name)
-    known = known_at(pd.DatetimeIndex(kept.frame.index), contract, **series)
-    done = store.upsert(key, kept.frame.assign(available_time=known), provenance._replace(waivers=tuple(waivers)))
-    return IngestRow(str(path), str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), tuple(waivers))
+    with store.ingest_whole(key, provenance) as write:
+        done = [(write(frame, waivers), waivers) for frame, waivers in _parts(path, key, store, contract)]
+    inserted, unchanged, revised = np.sum([result[:3] for result, _ in done], axis=0).tolist()
+    times = tuple(f"{t:%Y-%m-%d %H:%M}" for result, _ in done for t in result.revised_times)
+    return IngestRow(str(path), str(key), inserted, unchanged, revised, times, tuple(dict.fromkeys(w for _, waivers in done for w in waivers)))
 
 # %% ../../nbs/1_data/12_sources.ipynb #394e186b
 def _below(path: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from ..core.clock import DAY_MS, UNIT_MS, to_ms, when
 from ..core.errors import InputError, nearest
 from .calendars import session_close
 from .contracts import RULE_NAMES, ColumnSpec, Contract, Waiver, by_name
+from .files import at_row
 
 # %% ../../nbs/1_data/10a_validation.ipynb #93306900
 class Case(NamedTuple):
@@ -267,5 +268,5 @@ def validate(
     if open_breaches:
         first, others = open_breaches[0], Counter(b.rule for b in open_breaches[1:])
         tail = f" (also {', '.join(f'{n} of {rule}' for rule, n in others.items())})" if others else ""
-        raise InputError(f"{source} row {first.row + 1} ({when(t[first.row])}): {_sentence(df, case, first)}{tail}")
+        raise InputError(f"{at_row(source, first.row)} ({when(t[first.row])}): {_sentence(df, case, first)}{tail}")
     return Validation(frame[kept], list(used))

@@ -13,6 +13,8 @@ from cryptoalgo.data.sources import IngestReport, IngestRow, ingest_file, ingest
 from cryptoalgo.data.store import Store
 from cryptoalgo.data.tables import SeriesKey
 
+from .conftest import make_bars
+
 BTC = SeriesKey("candles", "binance", "BTCUSDT", "1h")
 
 
@@ -82,7 +84,7 @@ def test_a_refused_file_leaves_the_others(folder, store, contracts, bars):
 
 def test_again_reads_nothing_and_a_sub_folder_is_enough(folder, store, contracts, monkeypatch):
     ingest_path(folder, store, contracts)
-    monkeypatch.setattr("cryptoalgo.data.sources.read_table", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr("cryptoalgo.data.sources.read_parts", lambda path: pytest.fail(f"{path} was read again"))
     assert sum(r.unchanged for r in ingest_path(folder, store, contracts).rows) == 102
     assert len(ingest_path(folder / "funding", store, contracts).rows) == len(ingest_path(folder / "funding/binance", store, contracts).rows) == 1
     assert len(store.runs(BTC)) == 1
@@ -137,14 +139,14 @@ def test_nothing_to_read_is_an_error(tmp_path, store, contracts):
 
 
 def test_the_disk_stops_the_folder_and_keeps_what_was_loaded(folder, tmp_path, contracts, monkeypatch):
-    store, upsert = Store(tmp_path / "x.db"), Store.upsert
+    store, whole = Store(tmp_path / "x.db"), Store.ingest_whole
 
-    def fail_on_funding(self, key, frame, provenance):
+    def fail_on_funding(self, key, provenance):
         if key.kind == "funding":
             raise OutsideError("x.db: the disk is full")
-        return upsert(self, key, frame, provenance)
+        return whole(self, key, provenance)
 
-    monkeypatch.setattr(Store, "upsert", fail_on_funding)
+    monkeypatch.setattr(Store, "ingest_whole", fail_on_funding)
     with pytest.raises(OutsideError, match="the disk is full"):
         ingest_path(folder, store, contracts)
     assert [k.kind for k in store.stored()] == ["candles", "candles"]
@@ -182,3 +184,58 @@ def test_every_waiver_of_coverage_ends_where_its_series_begins(recorded, contrac
     store, _ = recorded
     for waiver in (w for w in contracts["open_interest"].waivers if w.rule == "coverage"):
         assert store.open_interest(waiver.venue, waiver.symbol, end=waiver.end).index.tolist() == [waiver.end]
+
+
+# --- long files -------------------------------------------------------------------------------------------------------
+
+def long_file(tmp_path, form, change=lambda bars: bars):
+    "240 hourly bars, filed; Feather in batches of 50."
+    path = tmp_path / "ohlcv" / "binance" / f"BTCUSDT-1h.{form}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = change(make_bars(240)).rename_axis("timestamp").reset_index()
+    {"parquet": table.to_parquet, "csv": lambda p: table.to_csv(p, index=False), "json": lambda p: table.to_json(p, orient="records", date_format="iso"),
+     "feather": lambda p: table.to_feather(p, chunksize=50)}[form](path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather", "csv", "json"])
+@pytest.mark.parametrize("part", [7, 50, 240])
+def test_a_file_in_parts_is_the_file(tmp_path, contracts, monkeypatch, form, part):
+    monkeypatch.setattr("cryptoalgo.data.files.PART", part)
+    store = Store(tmp_path / "x.db")
+    row = ingest_file(long_file(tmp_path, form), store, contracts)
+    assert (row.inserted, row.unchanged, row.revised) == (240, 0, 0) and len(store.runs(SeriesKey("candles", "binance", "BTCUSDT", "1h"))) == 1
+    pd.testing.assert_frame_equal(store.candles("binance", "BTCUSDT", "1h").drop(columns="available_time"), make_bars(240),
+                                  check_freq=False, rtol=0 if form != "json" else 1e-9)
+
+
+def jump(bars):
+    bars = bars.copy()
+    bars.iloc[100:, :4] *= 5
+    return bars
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda b: b.drop(b.index[100:120]), r"row 101 \(2024-01-06 00:00\): 20 hours are missing since 2024-01-05 03:00"),
+    (lambda b: b.iloc[[*range(100), 99, *range(100, 239)]], r"row 101 .*stands twice"),
+    (lambda b: b.iloc[[*range(100), 30, *range(100, 239)]], r"row 101 .*times must rise"),
+    (jump, r"row 101 .*is a move by a factor of"),
+    (lambda b: b.assign(volume=b["volume"].where(np.arange(240) != 217, -1)), r"row 218 .*volume is -1"),
+])
+@pytest.mark.parametrize("part", [100, 37])
+def test_a_breach_at_the_border_of_two_parts_is_seen_and_nothing_is_kept(tmp_path, contracts, monkeypatch, change, words, part):
+    monkeypatch.setattr("cryptoalgo.data.files.PART", part)
+    store = Store(tmp_path / "x.db")
+    with pytest.raises(InputError, match=words):
+        ingest_file(long_file(tmp_path, "csv", change), store, contracts)
+    assert store.stored() == []
+
+
+def test_a_time_that_is_none_is_counted_from_the_beginning_of_the_file(tmp_path, contracts, monkeypatch):
+    monkeypatch.setattr("cryptoalgo.data.files.PART", 50)
+    path = long_file(tmp_path, "csv")
+    lines = path.read_text().splitlines()
+    lines[180] = lines[180].replace("2024-01-08", "soon")
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match="BTCUSDT-1h.csv row 180: 'soon 11:00:00"):
+        ingest_file(path, Store(tmp_path / "x.db"), contracts)

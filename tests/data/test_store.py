@@ -1,12 +1,13 @@
 """Idempotent, revisable, whole or not at all; what the disk says becomes one line."""
 
+import itertools
 import sqlite3
 
 import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, to_ms
@@ -17,16 +18,12 @@ from cryptoalgo.data.tables import SeriesKey
 from .conftest import make_bars
 
 KEY = SeriesKey("candles", "binance", "BTCUSDT", "1h")
+NUMBERS = itertools.count()
 FILE = Provenance("BTCUSDT-1h.csv", digest="5e1f", waivers=("gap of binance",))
 
 
 def known(frame):
     return frame.assign(available_time=from_ms(to_ms(frame.index) + 3_600_000))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "data" / "trading.db")
 
 
 def test_round_trip_is_exact(store, bars):
@@ -90,10 +87,9 @@ def test_bounds_are_included_and_a_day_is_a_whole_day(store, bars):
 
 
 @given(batches=st.lists(st.dictionaries(st.integers(0, 15), st.integers(0, 2), min_size=1), min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None)
-def test_any_sequence_of_upserts_ends_as_a_dictionary_would(tmp_path_factory, batches):
-    store = Store(tmp_path_factory.mktemp("s") / "x.db")
-    key, model, revisions = SeriesKey("funding", "bybit", "BTCUSDT"), {}, 0
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_upserts_ends_as_a_dictionary_would(store, batches):
+    key, model, revisions = SeriesKey("funding", "bybit", f"COIN{next(NUMBERS)}"), {}, 0
     for batch in batches:
         hours = np.array(sorted(batch))
         frame = known(pd.DataFrame({"funding_rate": [batch[h] * 1e-4 for h in hours]}, index=from_ms(hours * 3_600_000)))
@@ -101,9 +97,9 @@ def test_any_sequence_of_upserts_ends_as_a_dictionary_would(tmp_path_factory, ba
         assert (result.inserted, result.revised) == (len(batch.keys() - model.keys()), sum(h in model and model[h] != v for h, v in batch.items()))
         revisions += result.revised
         model.update(batch)
-    stored = store.funding("bybit", "BTCUSDT")
+    stored = store.read(key)
     assert dict(zip((to_ms(stored.index) // 3_600_000).tolist(), stored["funding_rate"].tolist())) == {h: v * 1e-4 for h, v in model.items()}
-    row = store.series().iloc[0]
+    row = store.series().set_index("symbol").loc[key.symbol]
     assert (row["rows"], row["first"], row["last"]) == (len(model), stored.index[0], stored.index[-1])
     assert len(store.revisions(key)) == revisions
 
@@ -144,7 +140,8 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, bars, monkeypatch):
         Store(tmp_path / "locked" / "x.db").upsert(KEY, known(bars), FILE)
 
 
-def test_a_read_only_database_is_named_and_kept(store, bars):
+def test_a_read_only_database_is_named_and_kept(sqlite_store, bars):
+    store = sqlite_store
     store.upsert(KEY, known(bars), FILE)
     sa.event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
     store.engine.dispose()
@@ -152,7 +149,8 @@ def test_a_read_only_database_is_named_and_kept(store, bars):
         store.upsert(KEY, known(bars * 2), FILE)
 
 
-def test_a_full_disk_leaves_the_database_as_it_was(store, bars):
+def test_a_full_disk_leaves_the_database_as_it_was(sqlite_store, bars):
+    store = sqlite_store
     store.upsert(KEY, known(bars), FILE)
     before = store.candles("binance", "BTCUSDT", "1h")
     pages = sqlite3.connect(store.url.database).execute("PRAGMA page_count").fetchone()[0]
@@ -178,7 +176,8 @@ def test_a_corrupt_database_is_named_and_not_touched(tmp_path, bars, damage):
     assert path.read_bytes() == before
 
 
-def test_another_writer_is_waited_for_then_named(store, bars):
+def test_another_writer_is_waited_for_then_named(sqlite_store, bars):
+    store = sqlite_store
     store.upsert(KEY, known(bars), FILE)
     other = sqlite3.connect(store.url.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -200,3 +199,76 @@ def test_an_interrupted_upsert_leaves_nothing(store, bars, monkeypatch):
 def test_a_url_that_is_none_is_named():
     with pytest.raises(InputError, match="database URL 'mydb://x'"):
         Store("mydb://x")
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+def test_the_pages_of_a_download_are_one_run_and_stay_when_a_later_one_fails(store):
+    bars = known(make_bars(90))
+    with pytest.raises(ZeroDivisionError), store.ingest(KEY, FILE) as write:
+        assert write(bars.iloc[:40], ("first",))[:3] == (40, 0, 0)
+        assert write(bars.iloc[30:60], ("second",))[:3] == (20, 10, 0)
+        raise ZeroDivisionError
+    assert len(store.read(KEY)) == 60 and store.times(KEY).tolist() == to_ms(bars.index[:60]).tolist()
+    run = store.runs(KEY)
+    assert len(run) == 1 and run.iloc[0][["inserted", "unchanged", "revised"]].tolist() == [60, 10, 0]
+    assert run.iloc[0]["waivers"] == ["gap of binance", "first", "second"]
+
+
+def test_a_run_that_writes_nothing_leaves_nothing(store, bars):
+    with store.ingest(KEY, FILE):
+        pass
+    assert store.stored() == [] and len(store.times(KEY)) == 0
+    store.upsert(KEY._replace(symbol="ETHUSDT"), known(bars), FILE)
+    assert len(store.times(KEY)) == 0
+
+
+def test_a_file_in_parts_is_whole_or_nothing(store):
+    bars = known(make_bars(90))
+    with pytest.raises(ZeroDivisionError), store.ingest_whole(KEY, FILE) as write:
+        write(bars.iloc[:40])
+        write(bars.iloc[40:])
+        raise ZeroDivisionError
+    assert len(store.times(KEY)) == 0
+    with store.ingest_whole(KEY, FILE) as write:
+        write(bars.iloc[:40])
+        write(bars.iloc[40:])
+    assert len(store.read(KEY)) == 90 and store.runs(KEY)["inserted"].tolist() == [90]
+
+
+def test_pages_before_the_first_row_move_the_beginning(store):
+    bars = known(make_bars(90))
+    with store.ingest(KEY, FILE) as write:
+        write(bars.iloc[60:])
+        write(bars.iloc[:30])
+    row = store.series().iloc[0]
+    assert (row["first"], row["last"], row["rows"]) == (bars.index[0], bars.index[-1], 60)
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+def test_what_is_missing_is_null_in_either_database(store, bars):
+    key = SeriesKey("open_interest", "bybit", "BTCUSDT", "1h")
+    store.upsert(key, known(pd.DataFrame({"open_interest": 7.0}, index=bars.index)), FILE)
+    with store.reading() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM open_interest WHERE open_interest_value IS NULL")).scalar() == 48
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda u: u.set(database="nowhere"), "no such database; create it with createdb"),
+    (lambda u: u.set(username="nobody"), "no such user"),
+    (lambda u: u.set(port=9), "no database server answers there"),
+    (lambda u: u.set(host="no.such.host.invalid"), "no such host"),
+])
+def test_a_server_that_does_not_let_us_in_is_one_line(postgres, bars, change, words):
+    url = change(sa.make_url(postgres())).render_as_string(hide_password=False)
+    with pytest.raises(OutsideError, match=words) as e:
+        Store(url).upsert(KEY, known(bars), FILE)
+    assert "\n" not in str(e.value)
+
+
+def test_either_name_of_postgresql_will_do(postgres, bars):
+    for name in ("postgres://", "postgresql://", "postgresql+psycopg://"):
+        store = Store(postgres().replace("postgresql://", name))
+        assert store.upsert(KEY, known(bars), FILE).inserted == 48
+        store.engine.dispose()
