@@ -9,12 +9,14 @@ __all__ = ['SITES', 'replay_clock', 'Answer', 'Replay', 'build_app', 'serving', 
 # %% ../../nbs/1_data/16_replay.ipynb #d179d4a5
 import asyncio
 import itertools
+import json
 import signal
 import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, NamedTuple
@@ -127,13 +129,10 @@ def build_app(
             await asyncio.sleep(replay.mischief.faults.hang_s)
         if fault in ("timeout", "reset"):
             _hang_up(request)
-        headers = {"Date": f"{pd.Timestamp(told // 1000, unit='s'):%a, %d %b %Y %H:%M:%S GMT}", **headers}
-        if isinstance(body, str):
-            kind = "text/html" if body.startswith("<") else "text/plain"
-            return web.Response(text=body, status=status, headers=headers, content_type=kind)
-        text = web.json_response(body).text or ""
-        text = text[:len(text) // 2] if fault == "truncated" else text
-        return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+        text, kind = (body, "text/plain") if isinstance(body, str) else (json.dumps(body), "application/json")
+        text, kind = text[:len(text) // 2] if fault == "truncated" else text, "text/html" if text.startswith("<") else kind
+        headers = {"Date": formatdate(told / 1000, usegmt=True), **headers}
+        return web.Response(text=text, status=status, headers=headers, content_type=kind)
 
     app = web.Application()
     app.router.add_route("*", "/{target:.*}", handle)
@@ -173,7 +172,7 @@ def serving(
     def run() -> None:
         try:
             loop.run_until_complete(_serve(replay, host, port, stop, ready.set))
-        except OutsideError as e:
+        except Exception as e:  # it is raised again in the thread that waits
             failed.append(e)
         finally:
             loop.close()
