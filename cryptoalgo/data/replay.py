@@ -9,12 +9,14 @@ __all__ = ['SITES', 'replay_clock', 'Answer', 'Replay', 'build_app', 'serving', 
 # %% ../../nbs/1_data/16_replay.ipynb #d179d4a5
 import asyncio
 import itertools
+import json
 import signal
 import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, NamedTuple
@@ -37,13 +39,14 @@ _all_ = ["Faults", "ReplayClock", "parse_faults"]  # what a caller needs to star
 # %% ../../nbs/1_data/16_replay.ipynb #054ef73e
 def replay_clock(
     store: Store,  # what will be played back
-    start: str | pd.Timestamp | int | None = None,  # where to begin; None: when the last stored candle closes, or the last daily bar where there are no candles
+    start: str | pd.Timestamp | int | None = None,  # where to begin; None: at the end
     speed: float = 1.0,  # recorded seconds a second; 0 stands still
 ) -> ReplayClock:
-    "A clock for a database. `InputError` when it holds no bars, or on a start or speed that is none."
+    """A clock for a database; its end is when the last stored candle closes, or the last daily bar where there are no candles.
+    `InputError` when it holds no bars, or on a start or speed that is none."""
     if start is None:
-        ends = [(key.kind == "candles", last + timeframe_ms(key.timeframe)) for key, (_, last) in Tape(store, 2**62, 0).known.items()
-                if key.kind in ("candles", "daily")]
+        ends = [(key.kind == "candles", last + timeframe_ms(key.timeframe))
+                for key, (_, last) in Tape(store, 2**62, 0).known.items() if key.kind in ("candles", "daily")]
         if not ends:
             raise InputError(f"{store.name}: holds no bars to play back; run `cryptoalgo ingest` first")
         start = max(ends)[1]
@@ -60,6 +63,10 @@ class Answer(NamedTuple):
     told: int  # the venue's clock, ms
 
 
+def _unknown(why: str, now: int) -> Answer:
+    return Answer(Reply(f"{why}\n", 404), "", now)
+
+# %% ../../nbs/1_data/16_replay.ipynb #865a376c
 class Replay:
     "A replay exchange: what it plays, what it was asked, what went wrong. `url` says where it listens."
 
@@ -84,15 +91,14 @@ class Replay:
         target: str,  # of a request: "/" and the venue's own address
     ) -> Answer:
         "What a venue answers to one request."
-        asked = parse_target(target)
+        asked, now = parse_target(target), self.clock.now()
         if asked is None:
-            return self._unknown(f"{target[:200]}: put a venue's whole address behind this one, as in "
-                                 f"{self.url}/https://fapi.binance.com/fapi/v1/time")
+            return _unknown(f"{target[:200]}: put a venue's whole address behind this one, as in "
+                            f"{self.url}/https://fapi.binance.com/fapi/v1/time", now)
         if (site := SITES.get(asked.host)) is None:
-            return self._unknown(f"{asked.host}: not a host that is played back; these are: {', '.join(sorted(SITES))}")
+            return _unknown(f"{asked.host}: not a host that is played back; these are: {', '.join(sorted(SITES))}", now)
         self.requests[asked.host + asked.path] += 1
         strike = self.mischief.strike(next(self._numbers))
-        now = self.clock.now()
         told = now + int(self.mischief.faults.skew_s * 1000)
         tape = Tape(self.store, now, told, partial(self.mischief.spoil, strike))
         try:
@@ -100,11 +106,8 @@ class Replay:
         except CryptoalgoError as e:
             reply = Reply(f"replay: {e}\n", 503)
         if reply is None:
-            return self._unknown(f"{asked.path}: not a path of {asked.host} that is played back")
+            return _unknown(f"{asked.path}: not a path of {asked.host} that is played back", now)
         return Answer(self.mischief.reply(strike, reply, site.busy(tape)), strike.whole, told)
-
-    def _unknown(self, why: str) -> Answer:
-        return Answer(Reply(f"{why}\n", 404), "", self.clock.now())
 
 # %% ../../nbs/1_data/16_replay.ipynb #91f570c3
 def _hang_up(request: Any) -> None:
@@ -126,19 +129,16 @@ def build_app(
             await asyncio.sleep(replay.mischief.faults.hang_s)
         if fault in ("timeout", "reset"):
             _hang_up(request)
-        headers = {"Date": f"{pd.Timestamp(told // 1000, unit='s'):%a, %d %b %Y %H:%M:%S GMT}", **headers}
-        if isinstance(body, str):
-            kind = "text/html" if body.startswith("<") else "text/plain"
-            return web.Response(text=body, status=status, headers=headers, content_type=kind)
-        text = web.json_response(body).text or ""
-        text = text[:len(text) // 2] if fault == "truncated" else text
-        return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+        text, kind = (body, "text/plain") if isinstance(body, str) else (json.dumps(body), "application/json")
+        text, kind = text[:len(text) // 2] if fault == "truncated" else text, "text/html" if text.startswith("<") else kind
+        headers = {"Date": formatdate(told / 1000, usegmt=True), **headers}
+        return web.Response(text=text, status=status, headers=headers, content_type=kind)
 
     app = web.Application()
     app.router.add_route("*", "/{target:.*}", handle)
     return app
 
-
+# %% ../../nbs/1_data/16_replay.ipynb #2affaa3a
 async def _serve(replay: Replay, host: str, port: int, stop: asyncio.Event, ready: Callable[[], Any]) -> None:
     "Listen until `stop` is set. `OutsideError` when the port cannot be had."
     from aiohttp import web
@@ -151,7 +151,8 @@ async def _serve(replay: Replay, host: str, port: int, stop: asyncio.Event, read
         ready()
         await stop.wait()
     except OSError as e:
-        raise OutsideError(f"{host}:{port}: cannot listen there ({(e.strerror or str(e)).lower()}); name another port, or 0 for any") from e
+        why = (e.strerror or str(e)).lower()
+        raise OutsideError(f"{host}:{port}: cannot listen there ({why}); name another port, or 0 for any") from e
     finally:
         await runner.cleanup()
 
@@ -171,7 +172,7 @@ def serving(
     def run() -> None:
         try:
             loop.run_until_complete(_serve(replay, host, port, stop, ready.set))
-        except OutsideError as e:
+        except Exception as e:  # it is raised again in the thread that waits
             failed.append(e)
         finally:
             loop.close()

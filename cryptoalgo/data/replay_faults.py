@@ -33,7 +33,7 @@ class Faults(Section):
     bad_gateway: Chance = 0  # 502, as a page of HTML
     truncated: Chance = 0  # 200, the JSON breaks off half-way
     revised: Chance = 0  # closed bars among the newest three, served for the first time, have another value than later on
-    partial: Chance = 0  # the bar that closed last still stands as it did half-way
+    partial: Chance = 0  # the bar that closed last, served for the first time, still stands as it did half-way
     missing: Chance = 0  # one row is left out
     duplicated: Chance = 0  # one row comes twice
     disordered: Chance = 0  # rows come in another order
@@ -47,7 +47,7 @@ class Faults(Section):
         "What was chosen, as `parse_faults` reads it."
         return ",".join(f"{name}={number(value)}" for name, value in self.model_dump(exclude_defaults=True).items())
 
-
+# %% ../../nbs/1_data/16f_replay_faults.ipynb #18978152
 WHOLE = ("reset", "timeout", "rate_limit", "server_error", "bad_gateway", "truncated")
 ROWS = ("revised", "partial", "missing", "duplicated", "disordered")
 SHORT = {"429": "rate_limit", "500": "server_error", "502": "bad_gateway", "skew": "skew_s", "retry_after": "retry_after_s",
@@ -110,10 +110,6 @@ def _altered(rows: pd.DataFrame, where: np.ndarray, change: Callable[[pd.DataFra
 _ORDERLY = {"missing": _leave_out, "duplicated": _repeat, "disordered": _shuffle}
 
 # %% ../../nbs/1_data/16f_replay_faults.ipynb #9a0ac0aa
-NEWEST = 3  # closed bars that may still change
-_HTML = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
-
-
 class Strike(NamedTuple):
     "What befalls one request."
     whole: str  # one of WHOLE, or "" for none
@@ -121,8 +117,8 @@ class Strike(NamedTuple):
     rng: np.random.Generator
 
 
-class Mischief:
-    "Faults at work: what has struck so far, and which bars have been shown."
+class _Drawn:
+    "Faults drawn by number, and counted."
 
     def __init__(self, faults: Faults):
         self.faults, self.done = faults, Counter[str]()
@@ -136,11 +132,20 @@ class Mischief:
         self.done.update([whole] if whole else [])
         return Strike(whole, () if whole else tuple(name for name in hit if name in ROWS), rng)
 
+# %% ../../nbs/1_data/16f_replay_faults.ipynb #787c57cf
+NEWEST = 3  # closed bars that may still change
+_HTML = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
+
+
+class Mischief(_Drawn):
+    "Faults at work."
+
     def reply(self, strike: Strike, reply: Reply, busy: Reply) -> Reply:
         "The answer after a fault that leaves one; `busy` is how the venue says that one asks too often."
         if strike.whole == "rate_limit":
             return busy._replace(headers={**busy.headers, "Retry-After": number(self.faults.retry_after_s)})
-        return {"server_error": Reply("Internal Server Error\n", 500), "bad_gateway": Reply(_HTML, 502)}.get(strike.whole, reply)
+        broken = {"server_error": Reply("Internal Server Error\n", 500), "bad_gateway": Reply(_HTML, 502)}
+        return broken.get(strike.whole, reply)
 
     def spoil(self, strike: Strike, key: SeriesKey, rows: pd.DataFrame, forming: int) -> pd.DataFrame:
         "Rows after the faults that struck them; bars that opened before `forming` are closed."
@@ -159,7 +164,7 @@ class Mischief:
         seen = self._shown.get(key, -1)
         self._shown[key] = max([seen, *opens[opens < forming].tolist()[-1:]])
         is_young = (opens < forming) & (opens >= forming - NEWEST * step) & (opens > seen)
-        is_last = opens == forming - step
+        is_last = is_young & (opens == forming - step)
         for name, where, change in (("revised", is_young, _first_values), ("partial", is_last, _half_way)):
             if name in strike.rows and where.any():
                 self.done[name] += 1

@@ -25,10 +25,11 @@ def _products(asked: Asked, tape: Tape) -> dict[str, Any]:
     def entry(symbol: str) -> dict[str, Any]:
         base, quote = split_symbol(symbol)
         return {"product_id": f"{base}-{quote}", "base_increment": "0.00000001", "quote_increment": "0.00000001",
-                "price_increment": "0.00000001", "quote_min_size": "1", "quote_max_size": "150000000", "base_min_size": "0.00000001",
-                "base_max_size": "9000000", "base_name": base, "quote_name": quote, "is_disabled": False, "new": False,
-                "status": "online", "trading_disabled": False, "product_type": "SPOT", "quote_currency_id": quote,
-                "base_currency_id": base, "alias": "", "alias_to": [], "display_name": f"{base}-{quote}", "product_venue": "CBE"}
+                "price_increment": "0.00000001", "quote_min_size": "1", "quote_max_size": "150000000",
+                "base_min_size": "0.00000001", "base_max_size": "9000000", "base_name": base, "quote_name": quote,
+                "is_disabled": False, "new": False, "status": "online", "trading_disabled": False, "product_type": "SPOT",
+                "quote_currency_id": quote, "base_currency_id": base, "alias": "", "alias_to": [],
+                "display_name": f"{base}-{quote}", "product_venue": "CBE"}
     spot = asked.query.get("product_type", "SPOT") == "SPOT"
     products = [entry(symbol) for symbol in tape.listed("coinbase")] if spot else []
     return {"products": products, "num_products": len(products)}
@@ -38,14 +39,14 @@ def _coinbase_candles(asked: Asked, tape: Tape, product: str) -> dict[str, Any]:
     timeframe = _GRANULARITY.get(asked.query.get("granularity", ""), "")
     first, last = asked.integer("start"), asked.integer("end")
     if not timeframe or first is None or last is None:
-        raise Refused("parameter", "granularity" if not timeframe else "start and end")
+        raise Refused("parameter", "start and end are required" if timeframe else "granularity")
     step = timeframe_ms(timeframe)
-    if (last - first) * 1000 // step > COINBASE_MOST:
-        raise Refused("parameter", f"number of candles requested should be less than {COINBASE_MOST}")
-    rows = tape.bars("coinbase", product.replace("-", ""), timeframe, Span(first * 1000 // step * step, last * 1000, COINBASE_MOST + 2))
-    names = ("start", "low", "high", "open", "close", "volume")
-    return {"candles": [dict(zip(names, (str(t // 1000), *rest)))
-                        for t, *rest in columns(rows, "low", "high", "open", "close", "volume")][::-1]}
+    if (last - first) * 1000 // step >= COINBASE_MOST:
+        raise Refused("parameter", f"start and end argument is invalid - number of candles requested should be less than {COINBASE_MOST}")
+    span = Span(first * 1000 // step * step, last * 1000, COINBASE_MOST + 1)
+    rows = tape.bars("coinbase", product.replace("-", ""), timeframe, span)
+    names = ("low", "high", "open", "close", "volume")
+    return {"candles": [{"start": str(t // 1000), **dict(zip(names, texts))} for t, *texts in columns(rows, *names)][::-1]}
 
 # %% ../../nbs/1_data/16d_replay_venues.ipynb #8e6a1afa
 def _currencies(asked: Asked, tape: Tape) -> dict[str, Any]:
@@ -72,13 +73,14 @@ def _coinbase_time(asked: Asked, tape: Tape) -> dict[str, Any]:
 def _iso(ms: int) -> str:
     return f"{pd.Timestamp(ms // 1000, unit='s'):%Y-%m-%dT%H:%M:%SZ}"
 
-
+# %% ../../nbs/1_data/16d_replay_venues.ipynb #ca2741a0
 def _refuse_coinbase(refused: Refused, tape: Tape) -> Reply:
     what, value = refused.args
-    if what == "symbol":
-        return Reply({"error": "NOT_FOUND", "error_details": "valid product_id is required", "message": "valid product_id is required"}, 404)
-    text = value if " " in value else f"{value} argument is invalid: nothing recorded makes such bars" if what == "timeframe" else f"{value} is invalid"
-    return Reply({"error": "INVALID_ARGUMENT", "error_details": text, "message": text}, 400)
+    status, code, text = {
+        "symbol": (404, "NOT_FOUND", "valid product_id is required"),
+        "timeframe": (400, "INVALID_ARGUMENT", f"granularity argument is invalid: nothing recorded makes bars of {value}"),
+        "parameter": (400, "INVALID_ARGUMENT", value if " " in value else f"{value} argument is invalid")}[what]
+    return Reply({"error": code, "error_details": text, "message": text}, status)
 
 
 def _busy_coinbase(tape: Tape) -> Reply:
@@ -114,7 +116,7 @@ def _instruments(asked: Asked, tape: Tape) -> dict[str, Any]:
     listed = [entry(*item) for item in tape.listed("bybit").items()] if live else []
     return _bybit(tape, {"category": category, "list": listed, "nextPageCursor": ""})
 
-
+# %% ../../nbs/1_data/16d_replay_venues.ipynb #90b90d41
 def _bybit_market(asked: Asked) -> str:
     "The symbol that is asked for; only linear contracts are here."
     symbol = asked.query.get("symbol", "")
@@ -132,7 +134,9 @@ def _bybit_candles(asked: Asked, tape: Tape) -> dict[str, Any]:
     symbol, timeframe = _bybit_market(asked), _BYBIT_BARS.get(asked.query.get("interval", ""), "")
     if not timeframe:
         raise Refused("timeframe", asked.query.get("interval", ""))
-    rows = tape.bars("bybit", symbol, timeframe, _bybit_span(asked, "start", "end", 1000, 200))
+    span, step = _bybit_span(asked, "start", "end", 1000, 200), timeframe_ms(timeframe)
+    span = span._replace(first=None if span.first is None else span.first // step * step)
+    rows = tape.bars("bybit", symbol, timeframe, span)
     listed = [[str(t), *ohlcv, "0"] for t, *ohlcv in columns(rows, *OHLCV)][::-1]
     return _bybit(tape, {"symbol": symbol, "category": "linear", "list": listed})
 
@@ -142,10 +146,11 @@ def _bybit_funding(asked: Asked, tape: Tape) -> dict[str, Any]:
     if span.first is not None and span.last is None:
         raise Refused("parameter", "endTime")
     rows = tape.events("funding", "bybit", symbol, "", span)
-    listed = [{"symbol": symbol, "fundingRate": rate, "fundingRateTimestamp": str(t)} for t, rate in columns(rows, "funding_rate")][::-1]
-    return _bybit(tape, {"category": "linear", "list": listed})
+    listed = [{"symbol": symbol, "fundingRate": rate, "fundingRateTimestamp": str(t)}
+              for t, rate in columns(rows, "funding_rate")]
+    return _bybit(tape, {"category": "linear", "list": listed[::-1]})
 
-
+# %% ../../nbs/1_data/16d_replay_venues.ipynb #e3a10e84
 def _bybit_open_interest(asked: Asked, tape: Tape) -> dict[str, Any]:
     symbol, timeframe = _bybit_market(asked), _BYBIT_SNAPSHOTS.get(asked.query.get("intervalTime", ""), "")
     if not timeframe:
@@ -156,12 +161,13 @@ def _bybit_open_interest(asked: Asked, tape: Tape) -> dict[str, Any]:
             raise Refused("parameter", "cursor")
         span = span._replace(last=int(found[0]) - 1)
     rows = tape.events("open_interest", "bybit", symbol, timeframe, span)
-    listed = [{"openInterest": coins, "timestamp": str(t)} for t, coins in columns(rows, "open_interest", decimals=8) if coins][::-1]
+    listed = [(t, coins) for t, coins in columns(rows, "open_interest", decimals=8) if coins]
     more = len(rows) >= span.most - 1  # a row may have been lost on the way
-    cursor = f"lastid%3D0%26lasttime%3D{min(int(row['timestamp']) for row in listed)}" if listed and more else ""
-    return _bybit(tape, {"symbol": symbol, "category": "linear", "list": listed, "nextPageCursor": cursor})
+    cursor = f"lastid%3D0%26lasttime%3D{min(t for t, _ in listed)}" if listed and more else ""
+    return _bybit(tape, {"symbol": symbol, "category": "linear", "nextPageCursor": cursor,
+                         "list": [{"openInterest": coins, "timestamp": str(t)} for t, coins in listed[::-1]]})
 
-# %% ../../nbs/1_data/16d_replay_venues.ipynb #90b90d41
+
 def _bybit_time(asked: Asked, tape: Tape) -> dict[str, Any]:
     return _bybit(tape, {"timeSecond": str(tape.told // 1000), "timeNano": str(tape.told * 1_000_000)})
 
@@ -200,13 +206,13 @@ def _okx_instruments(asked: Asked, tape: Tape) -> dict[str, Any]:
     def entry(symbol: str, first: int) -> dict[str, Any]:
         base, quote = split_symbol(symbol)
         return {"instId": f"{base}-{quote}-SWAP", "instType": "SWAP", "uly": f"{base}-{quote}", "instFamily": f"{base}-{quote}",
-                "baseCcy": "", "quoteCcy": "", "settleCcy": quote, "ctVal": "1", "ctMult": "1", "ctValCcy": base, "ctType": "linear",
-                "listTime": str(first), "expTime": "", "lever": "100", "tickSz": "0.00000001", "lotSz": "0.00000001",
-                "minSz": "0.00000001", "state": "live"}
+                "baseCcy": "", "quoteCcy": "", "settleCcy": quote, "ctVal": "1", "ctMult": "1", "ctValCcy": base,
+                "ctType": "linear", "listTime": str(first), "expTime": "", "lever": "100", "tickSz": "0.00000001",
+                "lotSz": "0.00000001", "minSz": "0.00000001", "state": "live"}
     swaps = asked.query.get("instType") == "SWAP"
     return _okx([entry(*item) for item in tape.listed("okx").items()] if swaps else [])
 
-
+# %% ../../nbs/1_data/16d_replay_venues.ipynb #5e7e896a
 def _okx_span(asked: Asked, most: int) -> Span:
     before, after = asked.integer("before"), asked.integer("after")
     return Span(None if before is None else before + 1, None if after is None else after - 1,
@@ -219,19 +225,19 @@ def _okx_candles(asked: Asked, tape: Tape) -> dict[str, Any]:
     symbol, recent = _okx_symbol(asked), asked.path.endswith("/candles")
     if not re.fullmatch(r"[1-9]\d*(m|H|Hutc|Dutc)", bar):
         raise Refused("timeframe", bar)
-    forming = tape.now // timeframe_ms(timeframe) * timeframe_ms(timeframe)
-    span = _okx_span(asked, 300 if recent else 100)
+    step, span = timeframe_ms(timeframe), _okx_span(asked, 300)
+    forming = tape.now // step * step
     if recent:
-        span = span._replace(first=max(span.first or 0, forming - _OKX_RECENT * timeframe_ms(timeframe)))
+        span = span._replace(first=max(span.first or 0, forming - _OKX_RECENT * step))
     else:
         span = span._replace(last=min(forming - 1, forming if span.last is None else span.last))
-    rows = tape.bars("okx", symbol, timeframe, span)
-    return _okx([[str(t), *ohlc, volume, volume, "0", "0" if t >= forming else "1"] for t, *ohlc, volume in columns(rows, *OHLCV)][::-1])
+    rows = columns(tape.bars("okx", symbol, timeframe, span), *OHLCV)
+    return _okx([[str(t), *ohlc, coins, coins, "0", "0" if t >= forming else "1"] for t, *ohlc, coins in rows][::-1])
 
 
 def _okx_funding(asked: Asked, tape: Tape) -> dict[str, Any]:
-    rows = tape.events("funding", "okx", _okx_symbol(asked), "", _okx_span(asked, 100))
-    return _okx([{"instType": "SWAP", "instId": asked.query["instId"], "fundingRate": rate, "realizedRate": rate, "fundingTime": str(t)}
+    rows, name = tape.events("funding", "okx", _okx_symbol(asked), "", _okx_span(asked, 100)), asked.query["instId"]
+    return _okx([{"instType": "SWAP", "instId": name, "fundingRate": rate, "realizedRate": rate, "fundingTime": str(t)}
                  for t, rate in columns(rows, "funding_rate")][::-1])
 
 # %% ../../nbs/1_data/16d_replay_venues.ipynb #7fd6109c

@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from ..core.clock import to_ms
-from .replay_tape import Refused, Tape
+from .replay_tape import Refused, Tape, stamps
 
 # %% ../../nbs/1_data/16b_replay_wire.ipynb #d11da993
 class Asked(NamedTuple):
@@ -75,7 +74,7 @@ class Site:
         return None
 
 # %% ../../nbs/1_data/16b_replay_wire.ipynb #a7cb6221
-QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "GBP", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")  # longer ones first
+QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "GBP", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
 
 
 def number(
@@ -106,4 +105,4 @@ def columns(
 ) -> zip:  # per row: ms, then each number as text, None where it is missing
     "Rows of a frame as a venue writes them."
     texts = [[None if x != x else number(x, decimals) for x in rows[name].tolist()] for name in names]
-    return zip(to_ms(pd.DatetimeIndex(rows.index)).tolist(), *texts)
+    return zip(stamps(rows).tolist(), *texts)
