@@ -5,8 +5,11 @@
 # %% auto #0
 __all__ = ['TICK', 'LOOK_AGAIN_DAYS', 'Answer', 'as_traded', 'fetch_daily', 'pull_daily']
 
-# %% ../../nbs/1_data/17_yahoo.ipynb #c089bd3a
+# %% ../../nbs/1_data/17_yahoo.ipynb #ed298356
+import logging
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -25,11 +28,13 @@ from .store import Provenance, Store
 from .tables import FIELDS, SeriesKey
 from .validation import validate
 
-# %% ../../nbs/1_data/17_yahoo.ipynb #427ed28d
+# %% ../../nbs/1_data/17_yahoo.ipynb #7f830098
 @cache
 def _yfinance() -> Any:
     "yfinance, which raises what it meets and keeps its notes to itself."
     import yfinance
+
+    logging.getLogger("yfinance").setLevel(logging.CRITICAL)
 
     yfinance.set_tz_cache_location(tempfile.mkdtemp(prefix="yfinance-"))
     yfinance.config.debug.hide_exceptions = False
@@ -46,7 +51,7 @@ def _session(base_url: str) -> Any:
 
     return Through() if base_url else Through(impersonate="chrome")
 
-# %% ../../nbs/1_data/17_yahoo.ipynb #ba71c3a3
+# %% ../../nbs/1_data/17_yahoo.ipynb #a8426d92
 class Answer(NamedTuple):
     "What Yahoo said about a ticker: rows at midnight UTC of the trading day."
     bars: pd.DataFrame  # OHLCV as traded
@@ -61,7 +66,7 @@ def as_traded(
     history: pd.DataFrame,  # yfinance's history, not adjusted: index by local day; Open … Volume, Dividends, Stock Splits
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # bars and actions
     "Undo the splits that Yahoo has worked into a history. Rows without prices are dropped."
-    days = pd.DatetimeIndex(pd.to_datetime(history.index.date)).tz_localize("UTC").as_unit("ms").rename("event_time")
+    days = pd.DatetimeIndex(history.index).tz_localize(None).normalize().tz_localize("UTC").as_unit("ms").rename("event_time")
     splits = history["Stock Splits"].to_numpy("float64")
     factor = np.where(splits > 0, splits, 1.0)
     later = np.append(np.cumprod(factor[::-1])[::-1][1:], 1.0) if len(factor) else factor  # of the days after each
@@ -71,21 +76,24 @@ def as_traded(
     actions = pd.DataFrame({"dividend": (paid * later).round(TICK + 2), "split": splits}, index=days)
     return bars.dropna(), actions[(actions != 0).any(axis=1)]
 
-# %% ../../nbs/1_data/17_yahoo.ipynb #9551ea90
+# %% ../../nbs/1_data/17_yahoo.ipynb #db26dad5
 def fetch_daily(
     ticker: str,  # as Yahoo writes it
-    since_ms: int,  # first day wanted
-    now_ms: int,  # our clock; the answer always reaches to now, since later splits are needed to undo them
+    since_ms: int,  # first day wanted; the answer always reaches to now, since later splits are needed to undo them
     base_url: str = "",  # Settings.exchange_base_url
     patience: Patience = USUAL,
 ) -> Answer:
     "A ticker's history as traded. `InputError` for a ticker that Yahoo does not know, `OutsideError` when it keeps failing."
     yf = _yfinance()
-    start, end = (from_ms(np.array([ms]))[0].strftime("%Y-%m-%d") for ms in (since_ms, now_ms + 2 * DAY_MS))
+    ahead = int(time.time() * 1000) + 2 * DAY_MS  # yfinance would remember an answer about the past and never ask again
+    start, end = (from_ms(np.array([ms]))[0].strftime("%Y-%m-%d") for ms in (since_ms, ahead))
 
     def ask() -> Answer:
+        yf.data.YfData.cache_get.cache_clear()  # or a fault would be remembered and given again
         asked = yf.Ticker(ticker, session=_session(base_url))
-        bars, actions = as_traded(asked.history(start=start, end=end, interval="1d", auto_adjust=False, actions=True, timeout=patience.timeout_s))
+        with warnings.catch_warnings(action="ignore"):  # of pandas, about yfinance's own code
+            history = asked.history(start=start, end=end, interval="1d", auto_adjust=False, actions=True, timeout=patience.timeout_s)
+        bars, actions = as_traded(history)
         quoted = asked.history_metadata.get("regularMarketTime", 0)
         return Answer(bars, actions, int(pd.Timestamp(quoted, unit="s" if isinstance(quoted, int) else None).timestamp() * 1000))
 
@@ -95,12 +103,12 @@ def fetch_daily(
     except tenacity.RetryError as e:
         error = e.last_attempt.exception()
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        if isinstance(error, yf.exceptions.YFTickerMissingError):
+        if isinstance(error, yf.exceptions.YFTickerMissingError) or getattr(getattr(error, "response", None), "status_code", 0) == 404:
             raise InputError(f"yahoo: {ticker}: {said}; name a ticker as Yahoo writes it, such as SPY, ^VIX, BMW.DE") from e
         raise OutsideError(f"yahoo: {ticker} failed {patience.attempts} times, at last with {said}; check the network and "
                            "exchange_base_url, then run the same command again") from e
 
-# %% ../../nbs/1_data/17_yahoo.ipynb #b90ddbe5
+# %% ../../nbs/1_data/17_yahoo.ipynb #98f169cf
 LOOK_AGAIN_DAYS = 10  # days at the end of a stored series that are read again
 
 
@@ -115,7 +123,7 @@ def _pull_ticker(store: Store, contracts: Mapping[str, Contract], ticker: str, s
     key, times = SeriesKey("daily", "yahoo", ticker, "1d"), store.times(SeriesKey("daily", "yahoo", ticker, "1d"))
     known_at(from_ms(np.array([since])), contracts["daily"], venue="yahoo", symbol=ticker, timeframe="1d")  # refuse before asking
     resumes = len(times) and times[0] <= since + 7 * DAY_MS
-    answer = fetch_daily(ticker, max(since, int(times[-1]) - LOOK_AGAIN_DAYS * DAY_MS) if resumes else since, now_ms, base_url, patience)
+    answer = fetch_daily(ticker, max(since, int(times[-1]) - LOOK_AGAIN_DAYS * DAY_MS) if resumes else since, base_url, patience)
     rows = []
     for kind, frame in (("daily", answer.bars), ("actions", answer.actions)):
         contract = contracts[kind]

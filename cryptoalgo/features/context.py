@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..core.clock import to_ms
 from ..core.errors import InputError
+from ..data.macro import join_as_of
 
 # %% ../../nbs/2_features/23_context.ipynb #20f6c03f
 def as_of(
@@ -20,14 +21,10 @@ def as_of(
     max_age_h: float,  # hours after which the last value is too old to count
 ) -> np.ndarray:  # float64, one per bar; NaN where nothing is known or the last value is too old
     "Last value known at each bar's close. A value published in the very moment of the close is known."
-    close, known = to_ms(bars["available_time"]), to_ms(available)
-    if (np.diff(known) < 0).any():
-        raise InputError(f"{values.name}: available_time goes back in time; sort by event_time and check the source")
-    at = np.searchsorted(known, close, side="right") - 1
-    if not len(known):
-        return np.full(len(bars), np.nan)
-    fresh = (at >= 0) & (close - known[at] <= max_age_h * 3_600_000)
-    return np.where(fresh, values.to_numpy(np.float64)[at], np.nan)
+    try:
+        return join_as_of(to_ms(bars["available_time"]), to_ms(available), values.to_numpy(np.float64), int(max_age_h * 3_600_000))
+    except InputError as e:
+        raise InputError(f"{values.name}: {e}") from e
 
 
 def settled(

@@ -173,7 +173,7 @@ def _portfolio(r: Portfolio, basket: BasketPlace) -> Iterator[Path]:
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #34085546
 Writer = Callable[[Any, Any], Iterator[Path]]
 WRITERS: dict[type, tuple[Writer, tuple[str, ...]]] = {
-    Development: (_development, ("qa.json", "proof/data_*.png")),
+    Development: (_development, ("qa.json", "qa.csv", "proof/data_*.png")),
     Dataset: (_dataset, ("leakage.json", "proof/features_*.png")),
     Trained: (_trained, ("model.txt", "model.json", "calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
     Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "equity_curve.png", "proof/backtest_*.png")),

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryptoalgo.core.clock import from_ms, moment, to_ms
+from cryptoalgo.core.clock import moment
 from cryptoalgo.core.params import SimulatorParams
 from cryptoalgo.data.exchanges import Patience
 from cryptoalgo.data.pull import Request, Venues, plan, pull, walks
 from cryptoalgo.data.replay import ReplayClock, serving
 from cryptoalgo.data.replay_faults import parse_faults
-from cryptoalgo.data.resample import resample
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.store import Provenance, Store
 from cryptoalgo.data.tables import SeriesKey

@@ -77,7 +77,7 @@ def test_every_changed_byte_is_found_and_its_file_named(taken, where, which, fli
         os.chmod(victim, 0o444)
         found = snapshots.Snapshot(taken.path).verify()
         if victim.name == "manifest.json" and json_equal(good, bad):
-            return  # white space, or the note of when it was taken: nothing that the snapshot says about its data
+            return  # white space: nothing that the manifest says
         assert len(found) == 1 and str(victim) in found[0]
     finally:
         os.chmod(victim, 0o644)
@@ -88,7 +88,7 @@ def test_every_changed_byte_is_found_and_its_file_named(taken, where, which, fli
 
 def json_equal(good, bad):
     try:
-        return json.loads(good)["content"] == json.loads(bytes(bad))["content"]
+        return json.loads(good) == json.loads(bytes(bad))
     except (ValueError, KeyError):
         return False
 
@@ -198,3 +198,21 @@ def test_refusals(store, tmp_path):
     with pytest.raises(OutsideError):
         take(store, [BARS], tmp_path / "file")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".taking")]
+
+
+def test_what_is_published_beside_the_bars_begins_before_them(store, tmp_path):
+    "The settlement before the first bar is still the current one at it."
+    snapshot = take(store, [BARS, FUNDING], tmp_path, start="2024-01-05 03:00")
+    assert snapshot.read(BARS).index[0] == pd.Timestamp("2024-01-05 03:00", tz="UTC")
+    assert snapshot.read(FUNDING).index[0] <= pd.Timestamp("2024-01-05 00:00", tz="UTC")
+
+
+def test_two_processes_that_take_the_same_get_the_same(store, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=take, args=(Store(store.url.database), [BARS, FUNDING], tmp_path)) for _ in range(4)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [p.exitcode for p in both] == [0] * 4
+    assert len(list_snapshots(tmp_path)) == 1 and latest(tmp_path).verify() == [] and len(list(tmp_path.iterdir())) == 1
