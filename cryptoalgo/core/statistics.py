@@ -270,8 +270,8 @@ def psi(
 
 
 def psi_critical(
-    n: int,  # size of the reference sample
-    m: int,  # size of the current sample
+    n: float,  # size of the reference sample: its rows, or how many independent ones they are worth
+    m: float,  # size of the current sample
     n_bins: int,  # bins
     confidence: float = 0.95,  # under no drift, PSI stays below with this probability
 ) -> float:  # critical value

@@ -17,6 +17,7 @@ from ..core.ledger import Span
 from ..core.provenance import code_digest
 from ..data.quality import raw_qa, regular_grid
 from ..features.context import market_context
+from ..features.dataset_qa import dataset_qa
 from ..features.labels import make_labels
 from ..features.leakage import certify
 from ..features.splits import Fold, WalkForward, fold_table
@@ -53,6 +54,7 @@ class Dataset:
     folds: pd.DataFrame  # a row per fold: sizes and times
     label_summary: dict[str, Any]
     certificate: dict[str, Any]
+    qa: dict[str, Any]  # missing values, positive rate, drift
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def build_dataset(
     known = labels.dropna(subset=["y"])
     weight = uniqueness_weights(known, pd.DatetimeIndex(series.bars.index))
     labels["weight"] = weight.reindex(labels.index)
-    return Dataset(features, labels, fold_table(folds, labels["t_end"], pd.DatetimeIndex(labels.index)).reset_index(), _summary(known.assign(weight=weight)), certificate.to_dict())
+    return Dataset(features, labels, fold_table(folds, labels["t_end"], pd.DatetimeIndex(labels.index)).reset_index(), _summary(known.assign(weight=weight)),
+                   certificate.to_dict(), dataset_qa(features, labels["y"]))
 
 
 def _stream_fn(x: Experiment) -> Any:

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.clock import iso
 from ..core.provenance import write_frame, write_json
 from ..data.quality import qa_table
+from ..features.dataset_qa import drift_table
 from ..research.experiment import Dataset, Development, Tested, Trained
 from ..research.series import Experiment
 from ..research.portfolio import Portfolio
@@ -86,6 +87,10 @@ def _dataset(r: Dataset, unit: UnitPlace) -> Iterator[Path]:
     proof, subject = unit.folder / "proof", _of(unit)
     sample = r.features.iloc[:: max(1, len(r.features) // SAMPLE)]
     yield write_json(unit.folder / "leakage.json", r.certificate | {"labels": r.label_summary, "folds": rows(r.folds)})
+    drift = drift_table(r.qa)
+    yield write_json(unit.folder / "dataset_qa.json", r.qa)
+    yield write_frame(unit.folder / "dataset_qa.csv", drift)
+    yield save_png(figures.drift(subject, drift), proof / "features_drift.png")
     yield save_png(figures.missing(subject, r.features), proof / "features_missing.png")
     yield save_png(figures.correlation(subject, sample.corr(), "features"), proof / "features_correlation.png")
     yield save_png(figures.label_balance(subject, r.labels), proof / "features_labels.png")
@@ -174,7 +179,7 @@ def _portfolio(r: Portfolio, basket: BasketPlace) -> Iterator[Path]:
 Writer = Callable[[Any, Any], Iterator[Path]]
 WRITERS: dict[type, tuple[Writer, tuple[str, ...]]] = {
     Development: (_development, ("qa.json", "qa.csv", "proof/data_*.png")),
-    Dataset: (_dataset, ("leakage.json", "proof/features_*.png")),
+    Dataset: (_dataset, ("leakage.json", "dataset_qa.json", "dataset_qa.csv", "proof/features_*.png")),
     Trained: (_trained, ("model.txt", "model.json", "calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
     Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "equity_curve.png", "proof/backtest_*.png")),
     Verdict: (_verdict, ("readiness.json", "robustness.json", "holdout_metrics.json", "preds_holdout.parquet", "holdout_trades.csv",

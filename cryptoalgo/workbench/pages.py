@@ -49,13 +49,13 @@ CAPTIONS = {
     "prediction_signals": "Signals at the end of the holdout", "training_folds": "Skill, fold by fold",
     "training_calibration": "Said against happened", "training_deciles": "Return that followed, by strength of the answer",
     "training_importance": "What the model looks at", "training_learning": "Loss while learning", "data_market": "Prices, funding, open interest",
-    "features_missing": "Missing values", "features_labels": "Balance of the labels", "features_correlation": "What says the same twice",
+    "features_missing": "Missing values", "features_drift": "What has drifted of late", "features_labels": "Balance of the labels", "features_correlation": "What says the same twice",
     "portfolio_equity": "All coins in one account", "portfolio_coins": "What each coin added", "portfolio_correlation": "How alike the coins' days are",
 }
 SECTIONS = (("Verdict", ("equity_curve", "validation_holdout", "validation_bootstrap", "backtest_waterfall")),
             ("Trading", ("backtest_trades", "prediction_signals", "validation_checks")),
             ("Training", ("training_folds", "training_calibration", "training_deciles", "training_importance", "training_learning")),
-            ("Data and features", ("data_market", "features_missing", "features_labels", "features_correlation")))
+            ("Data and features", ("data_market", "features_missing", "features_drift", "features_labels", "features_correlation")))
 
 
 def figures_of(outcome: Any, root: Path, names: Sequence[str]) -> list[dict[str, str]]:

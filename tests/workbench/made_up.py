@@ -11,6 +11,7 @@ from cryptoalgo.core.evidence import judge, verdict_paragraph
 from cryptoalgo.core.params import load_issue, resolve
 from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.core.settings import load_settings
+from cryptoalgo.features.dataset_qa import dataset_qa
 from cryptoalgo.models.scores import as_plain, calibration_bins, deciles, score
 from cryptoalgo.core.ledger import Span
 from cryptoalgo.research.experiment import Dataset, Development, Tested, Trained
@@ -60,7 +61,7 @@ def results(unit: Unit, refused: bool = False) -> dict:
     features.iloc[:100, 0] = np.nan
     certificate = {"passed": True, "breaches": [], "hashes": {}, "coverage": {"columns": list(features.columns), "rows": n, "stretch": {"cuts": 336}}}
     bounds = index[[0, 719, 720, 1439]]
-    dataset = Dataset(features, labels, pd.DataFrame({"fold": [0, 1], "test_from": bounds[[0, 2]]}), {"labelled_rows": n}, certificate)
+    dataset = Dataset(features, labels, pd.DataFrame({"fold": [0, 1], "test_from": bounds[[0, 2]]}), {"labelled_rows": n}, certificate, dataset_qa(features, labels["y"]))
     answers = pd.DataFrame({"prob": 0.5 + 4 * ret.fillna(0) + 0.05 * rng.normal(size=n), "fold": np.arange(n) // 1440, "model_id": "made"}, index)
     answers = answers.iloc[:0] if refused else answers.assign(prob=answers["prob"].clip(0.01, 0.99))
     return {"data": Development(s, _qa(unit, n), "d" * 64), "features": dataset, "train": _trained(answers, labels, bounds, refused),

@@ -29,7 +29,7 @@ def test_publishing_twice_leaves_equal_bytes(unit, refused):
         assert written() == first
     finally:
         matplotlib.rcdefaults()
-    assert len([f for f in first if f.suffix == ".png"]) == 16  # every figure is there, drawn or in words
+    assert len([f for f in first if f.suffix == ".png"]) == 17  # every figure is there, drawn or in words
 
 
 def test_every_title_of_a_simulated_market_says_so(unit, monkeypatch):

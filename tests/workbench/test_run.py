@@ -49,7 +49,7 @@ def test_the_report_says_simulated_and_has_every_deliverable(workbench, issue_fi
     assert summary["simulated"] and "SIMULATED" in (root / "index.html").read_text()
     for coin in ("BTC", "ETH"):
         here = {p.name for p in (root / coin / "1h").iterdir()}
-        assert {"qa.json", "leakage.json", "metrics_test.json", "preds_test.parquet", "backtest_metrics.json", "trades.csv",
+        assert {"qa.json", "qa.csv", "dataset_qa.json", "dataset_qa.csv", "leakage.json", "metrics_test.json", "preds_test.parquet", "backtest_metrics.json", "trades.csv",
                 "equity.csv", "equity_curve.png", "diagnostics.json", "robustness.json", "readiness.json"} <= here
     manifest = json.loads((root / "manifest.json").read_text())
     assert manifest["ledger_head"] == Ledger(workbench.home / "data" / "ledger.jsonl").view().head
