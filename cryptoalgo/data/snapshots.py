@@ -6,7 +6,7 @@
 __all__ = ['Format', 'BLOCK', 'LEAD_DAYS', 'SHOWN_H', 'file_of', 'Snapshot', 'take', 'series_of', 'shown_stretch',
            'list_snapshots', 'latest', 'snapshot_facts', 'snapshot_text']
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #33e1f17d
+# %% ../../nbs/1_data/18_snapshots.ipynb #09338cc6
 import json
 import os
 import platform
@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,13 +26,13 @@ import numpy as np
 import pandas as pd
 
 from ..core.clock import DAY_MS, from_ms, iso, moment, timeframe_ms, to_ms
-from ..core.errors import GateError, InputError, OutsideError
+from ..core.errors import GateError, InputError, OutsideError, nearest
 from ..core.provenance import digest, file_digest, write_frame, write_json, write_text
 from .quality import qa_table, raw_qa
 from .store import Store, When
 from .tables import SeriesKey
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #0554b3b8
+# %% ../../nbs/1_data/18_snapshots.ipynb #11af2c84
 Format = Literal["parquet", "json"]
 
 
@@ -66,7 +66,7 @@ def _read_series(path: Path) -> pd.DataFrame:
     fields = table.drop(columns=list(times)).astype("float64").set_axis(times["event_time"])
     return fields.assign(available_time=times["available_time"])
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #d89c977a
+# %% ../../nbs/1_data/18_snapshots.ipynb #4f682aac
 BLOCK = 65_536  # bytes
 
 
@@ -90,7 +90,7 @@ def _damage(path: Path, facts: dict[str, Any]) -> str | None:
     where = f"between byte {block * BLOCK:,} and byte {min((block + 1) * BLOCK, max(facts['bytes'], size)) - 1:,}"
     return f"was changed {where} ({facts['bytes']:,} bytes, sha256 {facts['sha256'][:12]} were written; {size:,}, {found[:12]} are there)"
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #1801804d
+# %% ../../nbs/1_data/18_snapshots.ipynb #3d53964d
 @dataclass(frozen=True)
 class Snapshot:
     "A frozen copy of some series."
@@ -135,7 +135,12 @@ class Snapshot:
         "A series as it was stored. `GateError` names the bytes that were changed, `InputError` a series that it does not hold."
         if key not in self.keys:
             raise InputError(f"{self.path}: does not hold {key}; it holds {', '.join(map(str, self.keys))}")
-        name = self.keys[key]
+        return self.table(self.keys[key])
+
+    def table(self, name: str) -> pd.DataFrame:
+        "A file of the manifest as a frame, such as macro/daily.parquet. `GateError` names the bytes that were changed."
+        if name not in self.manifest["files"]:
+            raise InputError(f"{self.path}: holds no {name}{nearest(name, self.manifest['files'])}")
         if wrong := _damage(self.path / name, self.manifest["files"][name]):
             raise GateError(f"{self.path / name}: {wrong} since the snapshot was taken; restore it, or take a new snapshot")
         return _read_series(self.path / name)
@@ -152,7 +157,7 @@ class Snapshot:
         writable = [p for p in [self.path, *sorted(self.path.rglob("*"))] if p.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)]
         return found + [f"{p}: may be written to; make it read-only" for p in writable]
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #cbcff2eb
+# %% ../../nbs/1_data/18_snapshots.ipynb #83d024d4
 def _qa(store: Store, key: SeriesKey, frame: pd.DataFrame) -> dict[str, Any]:
     "The raw account of a series of a coin; settlements are expected every eight hours."
     step = key.timeframe or "8h"
@@ -209,7 +214,7 @@ def _discard(folder: Path) -> None:
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
     shutil.rmtree(folder)
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #04efde4a
+# %% ../../nbs/1_data/18_snapshots.ipynb #dae16c8d
 def _taking() -> str:
     "How the folder of an unfinished snapshot begins: a process is known by its number on its own machine only."
     return f".taking-{re.sub(r'[^A-Za-z0-9.]', '.', platform.node())}-"
@@ -246,6 +251,7 @@ def take(
     form: Format = "parquet",  # json: readable
     start: When = None,  # first event time; None: the first stored
     end: When = None,  # last event time
+    tables: Mapping[str, pd.DataFrame] = {},  # frames made of other series, by path, such as macro/daily; index event_time, available_time
     progress: Callable[[str], Any] = lambda text: None,  # called with each finished series
 ) -> Snapshot:  # a new one, or the one that already holds just this
     """Freeze series. Raises `InputError` for a series that is not stored, `GateError` when the snapshot that holds just this was
@@ -260,6 +266,9 @@ def take(
         raise OutsideError(f"{folder}: {e.strerror or e}; free space or mend the permissions, then run again") from e
     try:
         content = _write_content(store, keys, making, form, start, end, progress)
+        for name, table in tables.items():
+            _write_series(making / f"{name}.{form}", table)
+            content["files"][f"{name}.{form}"] = {"rows": len(table)} | _facts(making / f"{name}.{form}")
         path, taken = folder / digest(content)[:12], {"at": pd.Timestamp.now("UTC").isoformat(), "from": store.name}
         write_json(making / "manifest.json", {"content": content, "taken": taken, "seal": digest([content, taken])})
         _seal(making)
@@ -271,7 +280,7 @@ def take(
         if making.exists():
             _discard(making)
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #42ce39f1
+# %% ../../nbs/1_data/18_snapshots.ipynb #2e4f7486
 SHOWN_H = (256, 512)  # hours that a prediction may show, at least and at most
 
 
@@ -304,7 +313,7 @@ def shown_stretch(
     first, final = from_ms(np.array([end + timeframe_ms(timeframe) - length, end]))
     return first, final
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #1b1b82aa
+# %% ../../nbs/1_data/18_snapshots.ipynb #57159d40
 def list_snapshots(
     folder: Path,  # data/raw/training or data/raw/prediction
 ) -> list[Snapshot]:  # oldest first
@@ -322,7 +331,7 @@ def latest(
         raise InputError(f"{folder}: no snapshot yet; take one with `cryptoalgo ingest --snapshot {folder.name}`")
     return snapshots[-1]
 
-# %% ../../nbs/1_data/18_snapshots.ipynb #a7fc3c9a
+# %% ../../nbs/1_data/18_snapshots.ipynb #81e06a20
 def snapshot_facts(
     snapshot: Snapshot,  # one that was taken
 ) -> dict[str, Any]:  # plain values, ready for JSON

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'FUTURES', 'TICKERS', 'UNNAMED', 'recognise', 'recognise_loose', 'IngestRow', 'IngestReport', 'ingest_file',
-           'series_files', 'ingest_path', 'read_file']
+           'series_files', 'left_out', 'ingest_files', 'ingest_path', 'read_file']
 
 # %% ../../nbs/1_data/12_sources.ipynb #7cad9702
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,37 @@ def series_files(
     return files
 
 
+def left_out(
+    path: Path,  # as `series_files` takes it
+) -> list[str]:  # names below it that are no files of series, sorted
+    "What of a folder is not read."
+    path = Path(path)
+    if not path.is_dir():
+        return []
+    folders, files = _below(path), set(series_files(path))
+    strange = [p for p in path.iterdir() if folders != [path] and p not in folders]
+    strange += [p for folder in folders for p in folder.rglob("*") if p.is_file() and p not in files]
+    return sorted(str(p.relative_to(path)) for p in strange)
+
+
+def ingest_files(
+    files: Sequence[Path],  # in the order in which they are read
+    store: Store,  # where they go
+    contracts: Mapping[str, Contract],  # by kind
+    progress: Callable[[str], Any] = lambda text: None,  # called with a file's name after each file
+) -> IngestReport:  # one row a file
+    "Every file; one that is refused is reported, the rest is loaded."
+    report = IngestReport()
+    for file in files:
+        try:
+            row = ingest_file(file, store, contracts)
+        except InputError as e:
+            row = IngestRow(str(file), refused=str(e))
+        report.rows.append(row)
+        progress(file.name)
+    return report
+
+
 def ingest_path(
     path: Path,  # a file, or a folder with ohlcv*, funding, open-interest, macro, equities below it
     store: Store,  # where they go
@@ -265,17 +296,6 @@ def ingest_path(
     progress: Callable[[str], Any] = lambda text: None,  # called with a file's name after each file
 ) -> IngestReport:  # one row a file
     "Every file of the known sub-folders, candles first; refused files and other names are reported, the rest is loaded."
-    path, report = Path(path), IngestReport()
-    for file in (files := series_files(path)):
-        try:
-            row = ingest_file(file, store, contracts)
-        except InputError as e:
-            row = IngestRow(str(file), refused=str(e))
-        report.rows.append(row)
-        progress(file.name)
-    if path.is_dir():
-        folders = _below(path)
-        strange = [p for p in path.iterdir() if folders != [path] and p not in folders]
-        strange += [p for folder in folders for p in folder.rglob("*") if p.is_file() and p not in set(files)]
-        report.others.extend(sorted(str(p.relative_to(path)) for p in strange))
+    report = ingest_files(series_files(path), store, contracts, progress)
+    report.others.extend(left_out(path))
     return report
