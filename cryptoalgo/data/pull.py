@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOK_AGAIN', 'Request', 'Job', 'Venues', 'Plan', 'plan', 'walks', 'pull_series', 'derive', 'expected_rows', 'pull']
 
-# %% ../../nbs/1_data/15d_pull.ipynb #349167f9
+# %% ../../nbs/1_data/15d_pull.ipynb #db8b7e4b
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from .store import Provenance, Store
 from .tables import FIELDS, SeriesKey
 from .validation import validate
 
-# %% ../../nbs/1_data/15d_pull.ipynb #018e1365
+# %% ../../nbs/1_data/15d_pull.ipynb #feb0e57b
 class Request(NamedTuple):
     "What is asked for."
     symbols: tuple[str, ...]
@@ -55,7 +55,7 @@ class Job(NamedTuple):
         "Rows that a request may bring."
         return getattr(self.client.venue, self.key.kind)
 
-# %% ../../nbs/1_data/15d_pull.ipynb #8eb0c3f4
+# %% ../../nbs/1_data/15d_pull.ipynb #e193b134
 @dataclass
 class Venues:
     "The venues of a workbench, the preferred one first."
@@ -91,7 +91,7 @@ class Venues:
                 raise OutsideError(self.unreachable[client.name])
         return None
 
-# %% ../../nbs/1_data/15d_pull.ipynb #826cfc96
+# %% ../../nbs/1_data/15d_pull.ipynb #496b6394
 @dataclass(frozen=True)
 class Plan:
     "What will be fetched, what will be made of it, and what no venue has."
@@ -140,7 +140,7 @@ def plan(
     made.notes.extend(f"passed over {name}: {why}" for name, why in venues.unreachable.items())
     return made
 
-# %% ../../nbs/1_data/15d_pull.ipynb #92d9bdac
+# %% ../../nbs/1_data/15d_pull.ipynb #096de0c7
 LOOK_AGAIN = 12  # rows at the end of a stored series that are read again
 
 
@@ -163,7 +163,7 @@ def walks(
         found.append(Walk(start, first, backward=True))
     return [walk for walk in found if walk.start < walk.end]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #ff357687
+# %% ../../nbs/1_data/15d_pull.ipynb #281a3859
 def _frame(page: Page, kind: str) -> pd.DataFrame:
     "A page in the house's words; a field that the venue never fills is left out."
     frame = pd.DataFrame(page.values, columns=list(FIELDS[kind]), index=from_ms(page.times))
@@ -198,7 +198,7 @@ class _Checked:
             yield frame.assign(available_time=known_at(pd.DatetimeIndex(frame.index), self.contract, **self.series))
             beside = frame.iloc[:1] if walk.backward else frame.iloc[-1:]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #badfb76e
+# %% ../../nbs/1_data/15d_pull.ipynb #3df9e52c
 def _listed(job: Job, walk: Walk, step: int) -> Walk:
     "A long walk over a time before the listing, begun a day before the first daily bar."
     if job.key.kind != "candles" or "1d" not in job.client.exchange.timeframes or walk.end - walk.start < 2 * step * job.page_rows:
@@ -233,22 +233,21 @@ def pull_series(
     inserted, unchanged, changed = map(int, counts)
     return IngestRow(f"{key.venue} REST", str(key), inserted, unchanged, changed, tuple(revised), tuple(checked.waived))
 
-# %% ../../nbs/1_data/15d_pull.ipynb #f6515af6
+# %% ../../nbs/1_data/15d_pull.ipynb #34b2517c
 def derive(
     store: Store,  # where both are
     key: SeriesKey,  # the bars to make
     base: SeriesKey,  # the stored bars to make them from
     contract: Contract,  # of candles
 ) -> IngestRow:  # what was done
-    "Longer bars from stored ones, under the same venue. Raises `InputError` where they break the contract."
-    bars = resample(store.read(base), base.timeframe, key.timeframe, contract.max_gap_h)
-    source = f"made from {base.timeframe} bars"
-    kept = validate(bars[list(FIELDS["candles"])], contract, venue=key.venue, symbol=key.symbol, timeframe=key.timeframe, source=str(key))
-    waivers = tuple(str(w) for w in kept.waived)
-    done = store.upsert(key, bars, Provenance(source, contract=digest(contract), waivers=waivers))
-    return IngestRow(source, str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), waivers)
+    "Longer bars from stored ones, under the same venue. Raises `InputError` where no whole one can be made."
+    bars, source, waivers = resample(store.read(base), base.timeframe, key.timeframe, contract.max_gap_h), f"made from {base.timeframe} bars", store.waivers(base)
+    if not len(bars):
+        raise InputError(f"{key}: the {base.timeframe} bars that are stored make no whole one; ingest more of them")
+    done = store.upsert(key, bars, Provenance(source, contract=digest(contract), waivers=tuple(waivers)))
+    return IngestRow(source, str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), tuple(waivers))
 
-# %% ../../nbs/1_data/15d_pull.ipynb #9bb4bfab
+# %% ../../nbs/1_data/15d_pull.ipynb #03457838
 def expected_rows(
     jobs: Sequence[Job],
     request: Request,
