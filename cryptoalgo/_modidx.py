@@ -442,6 +442,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'cryptoalgo/data/pull.py'),
                                       'cryptoalgo.data.pull._Checked.neighbour': ( '1_data/pull.html#_checked.neighbour',
                                                                                    'cryptoalgo/data/pull.py'),
+                                      'cryptoalgo.data.pull._clock': ('1_data/pull.html#_clock', 'cryptoalgo/data/pull.py'),
                                       'cryptoalgo.data.pull._frame': ('1_data/pull.html#_frame', 'cryptoalgo/data/pull.py'),
                                       'cryptoalgo.data.pull._listed': ('1_data/pull.html#_listed', 'cryptoalgo/data/pull.py'),
                                       'cryptoalgo.data.pull._outcome': ('1_data/pull.html#_outcome', 'cryptoalgo/data/pull.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VENUES', 'USUAL', 'TRANSIENT', 'Venue', 'venue_named', 'open_exchange', 'Patience', 'Client']
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #33c40222
+# %% ../../nbs/1_data/15a_exchanges.ipynb #57f15e56
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -20,7 +20,7 @@ from ..core.errors import InputError, OutsideError, nearest
 from .paging import Fetch, Page
 from .tables import FIELDS
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #2bbfa014
+# %% ../../nbs/1_data/15a_exchanges.ipynb #5d0c55d8
 class Venue(NamedTuple):
     "One market of a venue, and how many rows its requests may bring."
     market: str  # spot or swap
@@ -47,7 +47,7 @@ def venue_named(
         raise InputError(f"venue '{name}': no such venue{nearest(name, VENUES)}; mend venues.order in settings.ini or --venue")
     return VENUES[name]
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #eaf48b80
+# %% ../../nbs/1_data/15a_exchanges.ipynb #4a2873c6
 def open_exchange(
     venue: str,  # one of `VENUES`
     base_url: str = "",  # Settings.exchange_base_url; "" = straight to the venue
@@ -77,7 +77,7 @@ def _market_types(venue: str, usual: Any) -> Any:
     narrow = {"binance": ["spot"], "binanceusdm": ["linear"], "bybit": ["linear"], "okx": ["swap"]}
     return {"types": narrow[venue]} if venue in narrow else usual
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #89181042
+# %% ../../nbs/1_data/15a_exchanges.ipynb #8652a3e1
 class Patience(NamedTuple):
     "How often and how long to try."
     attempts: int = 8
@@ -100,7 +100,7 @@ def _is_transient(error: BaseException) -> bool:
 def _short(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
-# %% ../../nbs/1_data/15a_exchanges.ipynb #6047e58b
+# %% ../../nbs/1_data/15a_exchanges.ipynb #a2409195
 class Client:
     "One venue's public data. Raises `OutsideError` when the venue keeps failing, `InputError` for what it does not have."
 
@@ -117,6 +117,7 @@ class Client:
 
     def ask(self, method: str, *args: Any, **options: Any) -> Any:
         "One call of ccxt, tried again while its faults are passing ones."
+        what = " ".join([method, *map(str, args[:2])])
         retrying = tenacity.Retrying(stop=self._enough, wait=self._pause, retry=tenacity.retry_if_exception(_is_transient),
                                      before_sleep=self._count)
         try:
@@ -124,11 +125,11 @@ class Client:
             self.answered = True
             return answer
         except tenacity.RetryError as e:
-            raise OutsideError(f"{self.name}: {method} failed {e.last_attempt.attempt_number} times, at last with "
+            raise OutsideError(f"{self.name}: {what} failed {e.last_attempt.attempt_number} times, at last with "
                                f"{_short(e.last_attempt.exception())}; check the network and exchange_base_url, then run the "
                                "same command again: it goes on from the last stored row") from e
         except ccxt.BaseError as e:
-            raise InputError(f"{self.name}: {method} was refused with {_short(e)}; another venue may have it: --venue") from e
+            raise InputError(f"{self.name}: {what} was refused with {_short(e)}; another venue may have it: --venue") from e
 
     def _enough(self, state: tenacity.RetryCallState) -> bool:
         "Whether to give up: sooner where nobody has ever answered and no connection comes about."

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['LOOK_AGAIN', 'Request', 'Job', 'Venues', 'Plan', 'plan', 'walks', 'pull_series', 'derive', 'expected_rows', 'pull']
 
-# %% ../../nbs/1_data/15d_pull.ipynb #db8b7e4b
-import time
+# %% ../../nbs/1_data/15d_pull.ipynb #f72a34a3
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +26,7 @@ from .store import Provenance, Store
 from .tables import FIELDS, SeriesKey
 from .validation import validate
 
-# %% ../../nbs/1_data/15d_pull.ipynb #feb0e57b
+# %% ../../nbs/1_data/15d_pull.ipynb #0a1e399f
 class Request(NamedTuple):
     "What is asked for."
     symbols: tuple[str, ...]
@@ -55,7 +54,7 @@ class Job(NamedTuple):
         "Rows that a request may bring."
         return getattr(self.client.venue, self.key.kind)
 
-# %% ../../nbs/1_data/15d_pull.ipynb #e193b134
+# %% ../../nbs/1_data/15d_pull.ipynb #99a43810
 @dataclass
 class Venues:
     "The venues of a workbench, the preferred one first."
@@ -91,7 +90,7 @@ class Venues:
                 raise OutsideError(self.unreachable[client.name])
         return None
 
-# %% ../../nbs/1_data/15d_pull.ipynb #496b6394
+# %% ../../nbs/1_data/15d_pull.ipynb #d10bb2cb
 @dataclass(frozen=True)
 class Plan:
     "What will be fetched, what will be made of it, and what no venue has."
@@ -140,7 +139,7 @@ def plan(
     made.notes.extend(f"passed over {name}: {why}" for name, why in venues.unreachable.items())
     return made
 
-# %% ../../nbs/1_data/15d_pull.ipynb #096de0c7
+# %% ../../nbs/1_data/15d_pull.ipynb #8e0e1465
 LOOK_AGAIN = 12  # rows at the end of a stored series that are read again
 
 
@@ -163,7 +162,7 @@ def walks(
         found.append(Walk(start, first, backward=True))
     return [walk for walk in found if walk.start < walk.end]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #281a3859
+# %% ../../nbs/1_data/15d_pull.ipynb #f4a60d7e
 def _frame(page: Page, kind: str) -> pd.DataFrame:
     "A page in the house's words; a field that the venue never fills is left out."
     frame = pd.DataFrame(page.values, columns=list(FIELDS[kind]), index=from_ms(page.times))
@@ -198,7 +197,7 @@ class _Checked:
             yield frame.assign(available_time=known_at(pd.DatetimeIndex(frame.index), self.contract, **self.series))
             beside = frame.iloc[:1] if walk.backward else frame.iloc[-1:]
 
-# %% ../../nbs/1_data/15d_pull.ipynb #3df9e52c
+# %% ../../nbs/1_data/15d_pull.ipynb #a9ef2d2e
 def _listed(job: Job, walk: Walk, step: int) -> Walk:
     "A long walk over a time before the listing, begun a day before the first daily bar."
     if job.key.kind != "candles" or "1d" not in job.client.exchange.timeframes or walk.end - walk.start < 2 * step * job.page_rows:
@@ -233,7 +232,7 @@ def pull_series(
     inserted, unchanged, changed = map(int, counts)
     return IngestRow(f"{key.venue} REST", str(key), inserted, unchanged, changed, tuple(revised), tuple(checked.waived))
 
-# %% ../../nbs/1_data/15d_pull.ipynb #34b2517c
+# %% ../../nbs/1_data/15d_pull.ipynb #bc546b88
 def derive(
     store: Store,  # where both are
     key: SeriesKey,  # the bars to make
@@ -247,7 +246,7 @@ def derive(
     done = store.upsert(key, bars, Provenance(source, contract=digest(contract), waivers=tuple(waivers)))
     return IngestRow(source, str(key), *done[:3], tuple(f"{t:%Y-%m-%d %H:%M}" for t in done.revised_times), tuple(waivers))
 
-# %% ../../nbs/1_data/15d_pull.ipynb #03457838
+# %% ../../nbs/1_data/15d_pull.ipynb #fb2d3170
 def expected_rows(
     jobs: Sequence[Job],
     request: Request,
@@ -255,11 +254,19 @@ def expected_rows(
     contracts: Mapping[str, Contract],  # by kind
 ) -> int:  # at least 1
     "How many rows a pull will look at, as far as can be told before it begins; for a progress bar."
-    now, rows = int(time.time() * 1000), 0
+    clocks, rows = {name: _clock(client) for name, client in {job.client.name: job.client for job in jobs}.items()}, 0
     for job in jobs:
         step = contracts[job.key.kind].step_ms(job.key.symbol, job.key.timeframe)
-        rows += sum(max(walk.end - walk.start, 0) // step for walk in walks(request, store.times(job.key), step, now))
+        rows += sum(max(walk.end - walk.start, 0) // step for walk in walks(request, store.times(job.key), step, clocks[job.client.name]))
     return max(rows, 1)
+
+
+def _clock(client: Client) -> int:
+    "A venue's clock, or 0 where it does not answer: the pull itself will say so."
+    try:
+        return client.clock()
+    except OutsideError:
+        return 0
 
 
 def pull(
