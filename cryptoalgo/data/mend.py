@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HOPELESS', 'Fix', 'Mended', 'mend']
 
-# %% ../../nbs/1_data/14a_mend.ipynb #962c6431
+# %% ../../nbs/1_data/14a_mend.ipynb #c781e4b6
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 from ..core.clock import timeframe_ms, to_ms, when
 from .quality import regular_grid
 
-# %% ../../nbs/1_data/14a_mend.ipynb #99f018ed
-class Fix(NamedTuple):
+# %% ../../nbs/1_data/14a_mend.ipynb #5ee2c15f
+@dataclass(frozen=True)
+class Fix:
     "Something that was put right."
     what: str
     count: int

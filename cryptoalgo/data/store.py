@@ -323,6 +323,22 @@ class Store(_Writes, _Reads):
         "Every waiver that some ingest of a series stood on, oldest first."
         return list(dict.fromkeys(waiver for waivers in self.runs(key)["waivers"] for waiver in waivers))
 
+    def check(self) -> list[str]:
+        "Whether the database is sound: its file, its references, and each series' own account against its rows. One line a finding."
+        with self.reading() as connection:
+            found = []
+            if connection.dialect.name == "sqlite":
+                said = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+                found += [f"{self.name}: {line}; restore a copy, or move it away and ingest again" for line in said if line != "ok"]
+                found += [f"{self.name}: a row of {row[0]} refers to nothing" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
+            for row in connection.execute(sa.select(SERIES)).all():
+                c = TABLES[row.kind].c
+                there = connection.execute(sa.select(sa.func.count(), sa.func.min(c.event_time), sa.func.max(c.event_time)).where(c.series_id == row.id)).one()
+                if tuple(there) != (row.rows, row.first, row.last):
+                    key = SeriesKey(*(getattr(row, name) for name in SeriesKey._fields))
+                    found.append(f"{self.name}: {key} holds {there[0]:,} rows where {row.rows:,} are on account; ingest it again")
+        return found
+
     def _about(self, key: SeriesKey, table: sa.Table) -> pd.DataFrame:
         with self.reading() as connection:
             query = sa.select(table).where(table.c.series_id == self._series_id(connection, key)).order_by(table.c.id)

@@ -272,3 +272,28 @@ def test_either_name_of_postgresql_will_do(postgres, bars):
         store = Store(postgres().replace("postgresql://", name))
         assert store.upsert(KEY, known(bars), FILE).inserted == 48
         store.engine.dispose()
+
+
+def test_a_sound_database_has_no_findings_and_a_lost_row_is_one(store, bars):
+    store.upsert(KEY, known(bars), FILE)
+    store.upsert(KEY._replace(symbol="ETHUSDT"), known(bars), FILE)
+    assert store.check() == []
+    with store.writing() as connection:
+        connection.execute(sa.text("DELETE FROM candles WHERE event_time = (SELECT max(event_time) FROM candles) AND series_id = 1"))
+    assert len(store.check()) == 1 and "candles binance BTCUSDT 1h holds 47 rows where 48 are on account" in store.check()[0]
+
+
+def test_a_damaged_file_is_found_by_the_check(sqlite_store):
+    sqlite_store.upsert(KEY, known(make_bars(5000)), FILE)
+    sqlite_store.engine.dispose()
+    path = sqlite_store.url.database
+    with sqlite3.connect(path) as c:
+        c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(open(path, "rb").read())
+    content[len(content) // 2: len(content) // 2 + 4096] = b"\xff" * 4096
+    open(path, "wb").write(content)
+    try:
+        found = Store(path).check()
+    except OutsideError as e:
+        found = [str(e)]
+    assert found and "trading.db" in found[0]
