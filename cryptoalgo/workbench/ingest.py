@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Wish', 'from_venues', 'from_yahoo', 'from_files', 'run_ingest', 'run_snapshot']
 
-# %% ../../nbs/6_workbench/66c_ingest.ipynb #3ddf9278
+# %% ../../nbs/6_workbench/66c_ingest.ipynb #ad82c956
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +28,7 @@ from ..data.store import Store
 from ..data.tables import SeriesKey
 from ..data.universe import Universe, load_universe, missing_candles, name_missing
 
-# %% ../../nbs/6_workbench/66c_ingest.ipynb #d87f5cbc
+# %% ../../nbs/6_workbench/66c_ingest.ipynb #089ecbfa
 @dataclass(frozen=True)
 class Wish:
     "What `ingest` was told, in the user's words."
@@ -73,7 +73,7 @@ class Wish:
             return now_ms - self.backfill_days * DAY_MS
         return moment(self.since or universe.since)
 
-# %% ../../nbs/6_workbench/66c_ingest.ipynb #ad5dc905
+# %% ../../nbs/6_workbench/66c_ingest.ipynb #2f7142b9
 def from_venues(
     wish: Wish,  # what was asked
     settings: Settings,  # the venues' order and address
@@ -110,7 +110,7 @@ def from_yahoo(
         return IngestReport(pull_daily(store, contracts, wish.tickers, since=wish.begins(universe, now), until=until,
                                        base_url=settings.exchange_base_url, now_ms=now, progress=step))
 
-# %% ../../nbs/6_workbench/66c_ingest.ipynb #36c7f363
+# %% ../../nbs/6_workbench/66c_ingest.ipynb #b137a72e
 def _keyed(files: list[Path]) -> dict[Path, SeriesKey]:
     "The series of files that place and name tell; the others are refused when they are read."
     found = {}
@@ -158,7 +158,7 @@ def from_files(
         report.rows.extend(_lengthen(store, contracts, wish, symbols))
     return report
 
-# %% ../../nbs/6_workbench/66c_ingest.ipynb #e32a140f
+# %% ../../nbs/6_workbench/66c_ingest.ipynb #9475fcc0
 def run_ingest(
     settings: Settings,  # where things are
     wish: Wish,  # what was asked
@@ -193,8 +193,10 @@ def run_snapshot(
     wish, folder = wish.settled(universe), settings.path(settings.data_dir) / "raw" / purpose
     if purpose not in ("training", "prediction"):
         raise InputError(f"--snapshot {purpose}: there is training, and prediction")
-    timeframes, symbols = wish.timeframes or ("1h",), wish.chosen(universe)
-    keys, tables, start, end = series_of(store.stored(), symbols, wish.tickers, timeframes), {}, wish.since or universe.since, wish.until
+    timeframes, symbols, stored = wish.timeframes or ("1h",), wish.chosen(universe), store.stored()
+    if wish.skip_missing:
+        symbols = tuple(s for s in symbols if any((k.kind, k.symbol) == ("candles", s) and k.timeframe in timeframes for k in stored))
+    keys, tables, start, end = series_of(stored, symbols, wish.tickers, timeframes), {}, wish.since or universe.since, wish.until
     if purpose == "prediction":
         if len(symbols) != 1 or len(timeframes) != 1:
             raise InputError(f"a prediction is of one pair and one timeframe, not of {', '.join((*symbols, *timeframes))}; name them with --symbols, --timeframes")
