@@ -18,7 +18,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..core.clock import from_ms, moment, to_ms
+from ..core.clock import from_ms, moment, to_ms, when
 from ..core.errors import InputError, nearest
 from .tables import FIELDS, REVISIONS, RUNS, SERIES, TABLES, Database, SeriesKey
 
@@ -185,8 +185,13 @@ class _Writes(Database):
         run = _Run(key, provenance)
 
         def write(frame: pd.DataFrame, waivers: Sequence[str] = ()) -> UpsertResult:
-            with self.writing() as connection:
-                return run.write(connection, frame, waivers)
+            before = run.id
+            try:
+                with self.writing() as connection:
+                    return run.write(connection, frame, waivers)
+            except BaseException:
+                run.id = before  # the entry went with the transaction
+                raise
 
         yield write
 
@@ -330,13 +335,14 @@ class Store(_Writes, _Reads):
             if connection.dialect.name == "sqlite":
                 said = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
                 found += [f"{self.name}: {line}; restore a copy, or move it away and ingest again" for line in said if line != "ok"]
-                found += [f"{self.name}: a row of {row[0]} refers to nothing" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
+                found += [f"{self.name}: a row of {row[0]} refers to nothing; restore a copy, or move the file away and ingest again" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
             for row in connection.execute(sa.select(SERIES)).all():
                 c = TABLES[row.kind].c
                 there = connection.execute(sa.select(sa.func.count(), sa.func.min(c.event_time), sa.func.max(c.event_time)).where(c.series_id == row.id)).one()
                 if tuple(there) != (row.rows, row.first, row.last):
                     key = SeriesKey(*(getattr(row, name) for name in SeriesKey._fields))
-                    found.append(f"{self.name}: {key} holds {there[0]:,} rows where {row.rows:,} are on account; ingest it again")
+                    held, told = (f"{n:,} rows from {when(a or 0)} to {when(b or 0)}" for n, a, b in (there, (row.rows, row.first, row.last)))
+                    found.append(f"{self.name}: {key} holds {held}, on account are {told}; restore a copy, or ingest it again")
         return found
 
     def _about(self, key: SeriesKey, table: sa.Table) -> pd.DataFrame:

@@ -6,6 +6,7 @@
 __all__ = ['OHLCV', 'FIELDS', 'NAMES', 'SERIES', 'RUNS', 'REVISIONS', 'TABLES', 'SeriesKey', 'Database']
 
 # %% ../../nbs/1_data/10b_tables.ipynb #82c72c2c
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -136,7 +137,8 @@ class Database:
             self.url = _url(text)
             self.engine = _engine(self.url, wait_s)
         except (sa.exc.ArgumentError, ModuleNotFoundError, ValueError) as e:
-            raise InputError(f"database URL '{text}': {str(e).splitlines()[0]}; write it as sqlite:///PATH or "
+            shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text)  # never a password
+            raise InputError(f"database URL '{shown}': {str(e).splitlines()[0]}; write it as sqlite:///PATH or "
                              "postgresql+psycopg://USER@HOST/NAME, and install its driver") from e
         self.name = self.url.database if self._file else self.url.render_as_string(hide_password=True)
 

@@ -215,6 +215,23 @@ def test_the_pages_of_a_download_are_one_run_and_stay_when_a_later_one_fails(sto
     assert run.iloc[0]["waivers"] == ["gap of binance", "first", "second"]
 
 
+def test_a_page_that_failed_may_be_written_again_under_the_same_run(store, monkeypatch):
+    bars = known(make_bars(90))
+    with store.ingest(KEY, FILE) as write:
+        with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+            broken.setattr("cryptoalgo.data.store._insert", lambda *a: 1 / 0)
+            write(bars.iloc[:40])
+        store.upsert(KEY._replace(symbol="ETHUSDT"), bars.iloc[:7], FILE)
+        write(bars.iloc[:40])
+    assert store.runs(KEY)["inserted"].tolist() == [40] and store.runs(KEY._replace(symbol="ETHUSDT"))["inserted"].tolist() == [7]
+
+
+def test_a_password_is_never_shown():
+    with pytest.raises(InputError) as e:
+        Store("postgresql://u:SECRET@host:abc/db")
+    assert "SECRET" not in str(e.value) and "***" in str(e.value)
+
+
 def test_a_run_that_writes_nothing_leaves_nothing(store, bars):
     with store.ingest(KEY, FILE):
         pass
@@ -280,7 +297,7 @@ def test_a_sound_database_has_no_findings_and_a_lost_row_is_one(store, bars):
     assert store.check() == []
     with store.writing() as connection:
         connection.execute(sa.text("DELETE FROM candles WHERE event_time = (SELECT max(event_time) FROM candles) AND series_id = 1"))
-    assert len(store.check()) == 1 and "candles binance BTCUSDT 1h holds 47 rows where 48 are on account" in store.check()[0]
+    assert len(store.check()) == 1 and "candles binance BTCUSDT 1h holds 47 rows from" in store.check()[0] and "on account are 48 rows" in store.check()[0]
 
 
 def test_a_damaged_file_is_found_by_the_check(sqlite_store):
