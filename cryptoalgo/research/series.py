@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.clock import DAY_MS, from_ms, timeframe_ms, to_ms
+from ..core.clock import DAY_MS, from_ms, moment, timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.ledger import Span
 from ..core.params import Params
@@ -135,8 +135,8 @@ def _simulated(x: Experiment, start_ms: int | None, end_ms: int) -> Raw:
 def _recorded(x: Experiment, store: Store, contracts: dict[str, Contract], start_ms: int | None, end_ms: int) -> Raw:
     "One coin of the market database."
     d = x.params.data
-    first = start_ms if start_ms is not None else _start_of(d.start) if d.start else None
-    last = _moment(min(end_ms, _start_of(d.end) + DAY_MS if d.end else end_ms) - 1)
+    first = start_ms if start_ms is not None else moment(d.start) if d.start else None
+    last = _moment(min(end_ms - 1, moment(d.end, last=True) if d.end else end_ms))
     prices = SeriesKey("candles", d.venue, x.symbol, x.timeframe)
     bars = store.read(prices, None if first is None else _moment(first), last)
     if not len(bars):
@@ -169,14 +169,6 @@ class _Stretch(NamedTuple):
 def _moment(ms: int) -> pd.Timestamp:
     "A time of the clock as a timestamp."
     return from_ms(np.array([ms]))[0]
-
-
-def _start_of(day: str) -> int:
-    "First millisecond of a UTC day."
-    try:
-        return int(to_ms(pd.DatetimeIndex([pd.Timestamp(day, tz="UTC")]))[0])
-    except ValueError as e:
-        raise InputError(f"data.start or data.end '{day}': a UTC day is needed, such as 2021-01-01") from e
 
 # %% ../../nbs/5_research/50_series.ipynb #d5f1c15c
 def last_moment(x: Experiment, store: Store | None) -> int:

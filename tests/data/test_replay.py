@@ -14,12 +14,12 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryptoalgo.core.clock import from_ms, timeframe_ms, to_ms
+from cryptoalgo.core.clock import from_ms, moment, timeframe_ms, to_ms
 from cryptoalgo.core.errors import InputError, OutsideError
 from cryptoalgo.core.params import SimulatorParams
 from cryptoalgo.data.replay import ReplayClock, parse_faults, replay_clock, serve_forever, serving
 from cryptoalgo.data.replay_faults import NEWEST, ROWS, WHOLE, Faults, Mischief
-from cryptoalgo.data.replay_tape import OHLCV, Span, Tape, moment
+from cryptoalgo.data.replay_tape import OHLCV, Span, Tape
 from cryptoalgo.data.replay_yahoo import dividends_in_todays_shares, in_todays_shares
 from cryptoalgo.data.resample import resample
 from cryptoalgo.data.simulate import simulate
