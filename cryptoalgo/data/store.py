@@ -6,6 +6,7 @@
 __all__ = ['Write', 'When', 'UpsertResult', 'Provenance', 'Store']
 
 # %% ../../nbs/1_data/11_store.ipynb #09082130
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..core.clock import from_ms, moment, to_ms, when
 from ..core.errors import InputError, nearest
+from ..core.provenance import digest
 from .tables import FIELDS, REVISIONS, RUNS, SERIES, TABLES, Database, SeriesKey
 
 # %% ../../nbs/1_data/11_store.ipynb #17e7f089
@@ -44,25 +46,26 @@ def _insert_new_series(connection: sa.Connection, key: SeriesKey) -> None:
     connection.execute(insert(SERIES).values(**key._asdict()).on_conflict_do_nothing())
 
 
-def _lists(column: np.ndarray) -> list[Any]:
-    "A column as Python objects, None where it is NaN: both databases shall hold NULL."
-    values = column.tolist()
-    if column.dtype.kind == "f" and np.isnan(column).any():
-        return [None if x != x else x for x in values]
-    return values
+def _copy(driver: Any, table: sa.Table, columns: list[np.ndarray]) -> None:
+    "PostgreSQL's COPY, of a text that is made column by column; NaN becomes NULL."
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text, rows = io.BytesIO(), pa.table({str(i): pa.array(column, from_pandas=True) for i, column in enumerate(columns)})
+    csv.write_csv(rows, text, csv.WriteOptions(include_header=False))
+    with driver.copy(f"COPY {table.name} ({', '.join(table.columns.keys())}) FROM STDIN (FORMAT csv)") as copy:
+        copy.write(text.getvalue())
 
 
 def _bulk_insert(connection: sa.Connection, table: sa.Table, columns: list[np.ndarray]) -> None:
     "Rows from columns, in chunks, so that Python objects for 50,000 rows exist at a time: COPY, or one prepared INSERT."
     driver: Any = connection.connection.cursor()
     for start in range(0, len(columns[0]), 50_000):
-        rows = zip(*(_lists(column[start:start + 50_000]) for column in columns))
-        if connection.dialect.name == "sqlite":
-            driver.executemany(f"INSERT INTO {table.name} VALUES ({','.join('?' * len(columns))})", rows)
-            continue
-        with driver.copy(f"COPY {table.name} ({', '.join(table.columns.keys())}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
+        chunk = [column[start:start + 50_000] for column in columns]
+        if connection.dialect.name == "postgresql":
+            _copy(driver, table, chunk)
+        else:  # sqlite3 binds NaN as NULL
+            driver.executemany(f"INSERT INTO {table.name} VALUES ({','.join('?' * len(columns))})", zip(*(column.tolist() for column in chunk)))
     driver.close()
 
 
@@ -157,6 +160,18 @@ class _Run:
                 first=min([first, *known]), last=max([last, *known]), rows=series.rows + counts["inserted"]))
         return UpsertResult(**counts, revised_times=from_ms(again["event_time"][differs]))
 
+    def repeats(self, connection: sa.Connection) -> bool:
+        "Whether the last thing that was written to the series was this very content."
+        series = _lock_series(connection, self.key)
+        last = sa.select(RUNS.c.digest).where(RUNS.c.series_id == series.id).order_by(RUNS.c.id.desc()).limit(1)
+        return connection.execute(last).scalar() == self.provenance.digest
+
+    def note_unchanged(self, connection: sa.Connection, rows: int) -> UpsertResult:
+        "An entry of a run that found everything as it was."
+        self._enter(connection, _lock_series(connection, self.key).id, ())
+        connection.execute(sa.update(RUNS).where(RUNS.c.id == self.id).values(unchanged=rows))
+        return UpsertResult(0, rows, 0, from_ms(np.empty(0, dtype="int64")))
+
     def _enter(self, connection: sa.Connection, series_id: int, waivers: Sequence[str]) -> None:
         "The run's entry, made by the first write, told of waivers by each."
         self.waivers |= dict.fromkeys(waivers)
@@ -212,9 +227,13 @@ class _Writes(Database):
         frame: pd.DataFrame,  # index event_time rising, columns available_time and the kind's fields
         provenance: Provenance,  # where it came from
     ) -> UpsertResult:  # what was done
-        "Insert new rows, leave equal ones, revise changed ones, in one transaction."
-        with self.ingest(key, provenance) as write:
-            return write(frame)
+        "Insert new rows, leave equal ones, revise changed ones, in one transaction. The same frame again is known by its hash."
+        content = digest(_columns(key.kind, frame).tobytes())
+        run = _Run(key, provenance._replace(digest=provenance.digest or content))
+        with self.writing() as connection:
+            if run.provenance.digest == content and run.repeats(connection):
+                return run.note_unchanged(connection, len(frame))
+            return run.write(connection, frame)
 
 # %% ../../nbs/1_data/11_store.ipynb #e9db8e35
 When = str | pd.Timestamp | None

@@ -314,3 +314,15 @@ def test_a_damaged_file_is_found_by_the_check(sqlite_store):
     except OutsideError as e:
         found = [str(e)]
     assert found and "trading.db" in found[0]
+
+
+def test_the_same_frame_again_is_known_and_another_run_in_between_is_not_forgotten(store):
+    bars, plain = known(make_bars(90)), Provenance("by hand")
+    store.upsert(KEY, bars, plain)
+    assert store.upsert(KEY, bars, plain)[:3] == (0, 90, 0) and store.runs(KEY)["unchanged"].tolist() == [0, 90]
+    changed = bars.copy()
+    changed.iloc[5, 3] *= 1.0001
+    assert store.upsert(KEY, changed, plain).revised == 1
+    assert store.upsert(KEY, bars, plain).revised == 1  # not taken for the run before last
+    pd.testing.assert_frame_equal(store.read(KEY), bars, check_freq=False, check_exact=True)
+    assert store.check() == []
