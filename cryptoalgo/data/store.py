@@ -6,7 +6,6 @@
 __all__ = ['Write', 'When', 'UpsertResult', 'Provenance', 'Store']
 
 # %% ../../nbs/1_data/11_store.ipynb #09082130
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from ..core.clock import from_ms, moment, to_ms, when
+from ..core.clock import from_ms, moment, when
 from ..core.errors import InputError, nearest
 from ..core.provenance import digest
+from .rows import differing, fetch, insert_rows, lock_series, revise_rows, row_arrays, stretch
 from .tables import FIELDS, REVISIONS, RUNS, SERIES, TABLES, Database, SeriesKey
 
 # %% ../../nbs/1_data/11_store.ipynb #17e7f089
@@ -40,98 +39,6 @@ class Provenance(NamedTuple):
     contract: str = ""  # hash of the contract they kept to
     waivers: tuple[str, ...] = ()  # what was excused
 
-# %% ../../nbs/1_data/11_store.ipynb #3862328e
-def _insert_new_series(connection: sa.Connection, key: SeriesKey) -> None:
-    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
-    connection.execute(insert(SERIES).values(**key._asdict()).on_conflict_do_nothing())
-
-
-def _copy(driver: Any, table: sa.Table, columns: list[np.ndarray]) -> None:
-    "PostgreSQL's COPY, of a text that is made column by column; NaN becomes NULL."
-    import pyarrow as pa
-    from pyarrow import csv
-
-    text, rows = io.BytesIO(), pa.table({str(i): pa.array(column, from_pandas=True) for i, column in enumerate(columns)})
-    csv.write_csv(rows, text, csv.WriteOptions(include_header=False))
-    with driver.copy(f"COPY {table.name} ({', '.join(table.columns.keys())}) FROM STDIN (FORMAT csv)") as copy:
-        copy.write(text.getvalue())
-
-
-def _bulk_insert(connection: sa.Connection, table: sa.Table, columns: list[np.ndarray]) -> None:
-    "Rows from columns, in chunks, so that Python objects for 50,000 rows exist at a time: COPY, or one prepared INSERT."
-    driver: Any = connection.connection.cursor()
-    for start in range(0, len(columns[0]), 50_000):
-        chunk = [column[start:start + 50_000] for column in columns]
-        if connection.dialect.name == "postgresql":
-            _copy(driver, table, chunk)
-        else:  # sqlite3 binds NaN as NULL
-            driver.executemany(f"INSERT INTO {table.name} VALUES ({','.join('?' * len(columns))})", zip(*(column.tolist() for column in chunk)))
-    driver.close()
-
-
-def _fetch(connection: sa.Connection, query: sa.Select, dtype: list[tuple[str, str]]) -> np.ndarray:
-    "A query's rows as one structured array, without an object per row of SQLAlchemy's; NULL is NaN."
-    result = connection.execute(query)
-    cursor: Any = result.cursor
-    rows = np.fromiter(cursor, dtype=np.dtype(dtype))
-    result.close()
-    return rows
-
-# %% ../../nbs/1_data/11_store.ipynb #b6895575
-def _stretch(connection: sa.Connection, kind: str, series_id: int, first: int, last: int, *extra: str) -> np.ndarray:
-    "Stored rows of a series from `first` to `last`: event_time, available_time, the kind's fields, and `extra` columns."
-    c = TABLES[kind].c
-    dtype = [("event_time", "i8"), ("available_time", "i8"), *((f, "f8") for f in FIELDS[kind]), *((x, "i8") for x in extra)]
-    query = (sa.select(*(c[name] for name, _ in dtype))
-             .where(c.series_id == series_id, c.event_time.between(first, last)).order_by(c.event_time))
-    return _fetch(connection, query, dtype)
-
-
-def _columns(kind: str, frame: pd.DataFrame) -> np.ndarray:
-    "A frame in the form of `_stretch`; a field that it lacks is NaN."
-    rows = np.empty(len(frame), dtype=[("event_time", "i8"), ("available_time", "i8"), *((f, "f8") for f in FIELDS[kind])])
-    rows["event_time"] = to_ms(pd.DatetimeIndex(frame.index))
-    rows["available_time"] = to_ms(frame["available_time"])
-    for field in FIELDS[kind]:
-        rows[field] = frame[field].to_numpy() if field in frame else np.nan
-    return rows
-
-
-def _differs(kind: str, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    "Where two arrays of the same times hold other values; NaN equals NaN."
-    differs = new["available_time"] != old["available_time"]
-    for field in FIELDS[kind]:
-        differs |= (new[field] != old[field]) & ~(np.isnan(new[field]) & np.isnan(old[field]))
-    return differs
-
-# %% ../../nbs/1_data/11_store.ipynb #ba24c43d
-def _lock_series(connection: sa.Connection, key: SeriesKey) -> sa.Row:
-    "The series' row, created if need be, locked until the transaction ends."
-    match = [SERIES.c[name] == value for name, value in key._asdict().items()]
-    query = sa.select(SERIES).where(*match).with_for_update()
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        _insert_new_series(connection, key)
-        row = connection.execute(query).one()
-    return row
-
-
-def _insert(connection: sa.Connection, kind: str, series_id: int, run_id: int, rows: np.ndarray) -> None:
-    values = [rows[name] for name in rows.dtype.names or ()]
-    _bulk_insert(connection, TABLES[kind], [np.full(len(rows), series_id), *values, np.full(len(rows), run_id)])
-
-
-def _revise(connection: sa.Connection, kind: str, series_id: int, run_id: int, new: np.ndarray, old: np.ndarray) -> None:
-    "Write the old values to the revisions and the new ones in their place."
-    table, names = TABLES[kind], ("available_time", *FIELDS[kind])
-    for row, was in zip(new, old):
-        values, old_values = ({n: None if np.isnan(r[n]) else r[n].item() for n in names} for r in (row, was))
-        connection.execute(sa.insert(REVISIONS).values(
-            series_id=series_id, event_time=int(row["event_time"]), old_run_id=int(was["run_id"]), new_run_id=run_id,
-            old_values=json.dumps(old_values), new_values=json.dumps(values)))
-        here = (table.c.series_id == series_id, table.c.event_time == int(row["event_time"]))
-        connection.execute(sa.update(table).where(*here).values(**values, run_id=run_id))
-
 # %% ../../nbs/1_data/11_store.ipynb #43960cb7
 class _Run:
     "One ingest of a series: its entry among the runs begins with the first rows that it writes."
@@ -142,16 +49,16 @@ class _Run:
 
     def write(self, connection: sa.Connection, frame: pd.DataFrame, waivers: Sequence[str] = ()) -> UpsertResult:
         "Insert new rows, leave equal ones, revise changed ones."
-        new, kind = _columns(self.key.kind, frame), self.key.kind
+        new, kind = row_arrays(self.key.kind, frame), self.key.kind
         first, last = int(new["event_time"][0]), int(new["event_time"][-1])
-        series = _lock_series(connection, self.key)
+        series = lock_series(connection, self.key)
         self._enter(connection, series.id, waivers)
-        old = _stretch(connection, kind, series.id, first, last, "run_id")
+        old = stretch(connection, kind, series.id, first, last, "run_id")
         is_old = np.isin(new["event_time"], old["event_time"], assume_unique=True)
         old, again = old[np.searchsorted(old["event_time"], new["event_time"][is_old])], new[is_old]
-        differs = _differs(kind, again, old)
-        _insert(connection, kind, series.id, self.id, new[~is_old])
-        _revise(connection, kind, series.id, self.id, again[differs], old[differs])
+        differs = differing(kind, again, old)
+        insert_rows(connection, kind, series.id, self.id, new[~is_old])
+        revise_rows(connection, kind, series.id, self.id, again[differs], old[differs])
         counts = {"inserted": int((~is_old).sum()), "unchanged": int((~differs).sum()), "revised": int(differs.sum())}
         connection.execute(sa.update(RUNS).where(RUNS.c.id == self.id).values({RUNS.c[name]: RUNS.c[name] + n for name, n in counts.items()}))
         if counts["inserted"]:
@@ -162,13 +69,13 @@ class _Run:
 
     def repeats(self, connection: sa.Connection) -> bool:
         "Whether the last thing that was written to the series was this very content."
-        series = _lock_series(connection, self.key)
+        series = lock_series(connection, self.key)
         last = sa.select(RUNS.c.digest).where(RUNS.c.series_id == series.id).order_by(RUNS.c.id.desc()).limit(1)
         return connection.execute(last).scalar() == self.provenance.digest
 
     def note_unchanged(self, connection: sa.Connection, rows: int) -> UpsertResult:
         "An entry of a run that found everything as it was."
-        self._enter(connection, _lock_series(connection, self.key).id, ())
+        self._enter(connection, lock_series(connection, self.key).id, ())
         connection.execute(sa.update(RUNS).where(RUNS.c.id == self.id).values(unchanged=rows))
         return UpsertResult(0, rows, 0, from_ms(np.empty(0, dtype="int64")))
 
@@ -228,7 +135,7 @@ class _Writes(Database):
         provenance: Provenance,  # where it came from
     ) -> UpsertResult:  # what was done
         "Insert new rows, leave equal ones, revise changed ones, in one transaction. The same frame again is known by its hash."
-        content = digest(_columns(key.kind, frame).tobytes())
+        content = digest(row_arrays(key.kind, frame).tobytes())
         run = _Run(key, provenance._replace(digest=provenance.digest or content))
         with self.writing() as connection:
             if run.provenance.digest == content and run.repeats(connection):
@@ -256,7 +163,7 @@ class _Reads(Database):
         "Any series between two times, both included."
         first, last = _bound(start, False), _bound(end, True)
         with self.reading() as connection:
-            rows = _stretch(connection, key.kind, self._series_id(connection, key), first, last)
+            rows = stretch(connection, key.kind, self._series_id(connection, key), first, last)
         values = {field: np.ascontiguousarray(rows[field]) for field in FIELDS[key.kind]}
         frame = pd.DataFrame(values, index=from_ms(rows["event_time"]))
         return frame.assign(available_time=from_ms(rows["available_time"], "available_time"))
@@ -269,7 +176,7 @@ class _Reads(Database):
         match = [SERIES.c[name] == value for name, value in key._asdict().items()]
         query = sa.select(table.c.event_time).join(SERIES, SERIES.c.id == table.c.series_id).where(*match).order_by(table.c.event_time)
         with self.reading() as connection:
-            return _fetch(connection, query, [("t", "i8")])["t"]
+            return fetch(connection, query, [("t", "i8")])["t"]
 
     def _series_id(self, connection: sa.Connection, key: SeriesKey) -> int:
         query = sa.select(*(SERIES.c[name] for name in ("id", *SeriesKey._fields)))

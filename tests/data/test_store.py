@@ -190,7 +190,7 @@ def test_another_writer_is_waited_for_then_named(sqlite_store, bars):
 
 def test_an_interrupted_upsert_leaves_nothing(store, bars, monkeypatch):
     store.upsert(KEY, known(bars), FILE)
-    monkeypatch.setattr("cryptoalgo.data.store._revise", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("cryptoalgo.data.store.revise_rows", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         store.upsert(KEY, known(make_bars(60) * 2), FILE)
     assert len(store.candles("binance", "BTCUSDT", "1h")) == 48 and len(store.runs(KEY)) == 1
@@ -219,7 +219,7 @@ def test_a_page_that_failed_may_be_written_again_under_the_same_run(store, monke
     bars = known(make_bars(90))
     with store.ingest(KEY, FILE) as write:
         with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-            broken.setattr("cryptoalgo.data.store._insert", lambda *a: 1 / 0)
+            broken.setattr("cryptoalgo.data.store.insert_rows", lambda *a: 1 / 0)
             write(bars.iloc[:40])
         store.upsert(KEY._replace(symbol="ETHUSDT"), bars.iloc[:7], FILE)
         write(bars.iloc[:40])
