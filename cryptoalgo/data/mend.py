@@ -60,7 +60,7 @@ def _unique(bars: pd.DataFrame, fixes: list[Fix], blocks: list[str]) -> pd.DataF
                       "right and drop the other")
     return bars[~again]
 
-
+# %% ../../nbs/1_data/14a_mend.ipynb #ccab7331
 def _complete(bars: pd.DataFrame, fixes: list[Fix], blocks: list[str]) -> pd.DataFrame:
     "Rows without NaN; a column that is mostly NaN stands in the way."
     lacks = bars.isna()

@@ -123,7 +123,7 @@ def _url(text: str) -> sa.URL:
     url = sa.make_url(text if "://" in text else f"sqlite:///{text}")
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
 
-
+# %% ../../nbs/1_data/10b_tables.ipynb #5eb40194
 class Database:
     "A market database: connections, transactions and errors."
 

@@ -137,7 +137,7 @@ def ingest(
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
-
+# %% ../../nbs/6_workbench/67_cli.ipynb #eed5aec0
 def _frozen(settings: Any, wish: Any, purpose: str, form: Any, hours: int) -> tuple[dict[str, Any], str]:
     "A snapshot of what was ingested, as facts and as a line; a prediction's warm-up is what the features declare."
     from cryptoalgo.data.snapshots import snapshot_facts, snapshot_text

@@ -108,7 +108,7 @@ def missing(subject: Subject, features: pd.DataFrame) -> "Figure":
         ax.set_xlabel("share of rows without a value")
     return figure
 
-
+# %% ../../nbs/6_workbench/60a_figures.ipynb #953ca557
 def drift(
     subject: Subject,
     table: pd.DataFrame,  # by feature: psi, critical, drifted, note; as `dataset_qa.drift_table` gives it
@@ -127,7 +127,7 @@ def drift(
         ax.set_xlabel("index ÷ critical value")
     return figure
 
-
+# %% ../../nbs/6_workbench/60a_figures.ipynb #24df757d
 def correlation(
     subject: Subject,
     matrix: pd.DataFrame,  # square, −1 to 1

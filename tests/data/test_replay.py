@@ -25,7 +25,7 @@ from cryptoalgo.data.resample import resample
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.sources import ingest_file
 from cryptoalgo.data.store import Provenance, Store
-from cryptoalgo.data.tables import FIELDS, SeriesKey
+from cryptoalgo.data.tables import SeriesKey
 
 from .conftest import make_bars
 
@@ -568,7 +568,6 @@ def test_todays_shares_by_hand(data):
     assert dividends_in_todays_shares(actions)["dividend"].tolist() == pytest.approx(list(paid.values()), rel=1e-12)
 
 
-@pytest.mark.skipif("actions" not in FIELDS, reason="this store has no table of corporate actions")
 def test_a_split_rewrites_the_chart_once_its_day_has_come(tmp_path, yahoo):
     store, days = Store(tmp_path / "x.db"), to_ms(pd.bdate_range("2020-08-17", "2020-09-04", tz="UTC"))
     close = np.where(days < moment("2020-08-31"), 400.0, 100.0) + np.arange(len(days))
