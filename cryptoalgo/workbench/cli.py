@@ -126,8 +126,9 @@ def ingest(
     named = (*_words(tickers), *(load_universe(params).macro if macro else ()))
     wish = Wish(_words(symbols), pairs, _words(timeframes), _words(venues), named, since, until, backfill_days, backfill_only, include_oi, skip_missing)
     key = _series_key(series, list(load_contracts(params / "contracts"))) if series else None
-    if form not in ("parquet", "json"):
-        raise InputError(f"--format {form}: there is parquet, and json")
+    for option, word, known in (("format", form, ("parquet", "json")), ("snapshot", snapshot or "training", ("training", "prediction"))):
+        if word not in known:
+            raise InputError(f"--{option} {word}: there is {known[0]}, and {known[1]}")
     report = run_ingest(settings, wish, source, key)
     answer, text = report.to_dict(), report.text()
     if snapshot:
@@ -182,8 +183,8 @@ def replay_server(
     from cryptoalgo.data.store import Store
 
     settings = load_settings(**({"db_path": db_path.resolve(), "db_url": None} if db_path else {}))
-    store = Store(settings.database_url)
-    serve_forever(store, replay_clock(store, start, speed), parse_faults(faults, seed), port=port)
+    mischief, store = parse_faults(faults, seed), Store(settings.database_url)
+    serve_forever(store, replay_clock(store, start, speed), mischief, port=port)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #e32d8531
 @app.command()
