@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART', 'READERS', 'SYNONYMS', 'CLOCK_PRICES', 'Part', 'at_row', 'read_parts', 'read_table', 'pick_column',
-           'parse_times', 'infer_timeframe', 'open_times', 'as_frame', 'read_file']
+           'parse_times', 'infer_timeframe', 'open_times', 'flags', 'as_frame', 'read_file']
 
 # %% ../../nbs/1_data/12_files.ipynb #5adf05cf
 import json
@@ -311,13 +311,28 @@ def open_times(
     return ends - timeframe_ms(timeframe or infer_timeframe(ends))
 
 # %% ../../nbs/1_data/12_files.ipynb #121602b1
+def flags(
+    table: pd.DataFrame,  # as written
+    source: str,  # file to name in an error
+) -> np.ndarray:  # bool a row: this bar was filled in, not recorded; all False where the table does not say
+    "The column is_filled. Raises `InputError` at the first that is neither true nor false."
+    if "is_filled" not in table:
+        return np.zeros(len(table), bool)
+    words = table["is_filled"].astype(str).str.strip().str.lower().replace({"1": "true", "1.0": "true", "0": "false", "0.0": "false"})
+    strange = ~words.isin(("true", "false"))
+    if strange.any():
+        row = int(np.argmax(strange))
+        raise InputError(f"{at_row(source, row)}: is_filled is '{table['is_filled'].iloc[row]}', neither true nor false; mend the file or drop the column")
+    return (words == "true").to_numpy()
+
+
 def as_frame(
     table: pd.DataFrame,  # as written
     source: str,  # file to name in an error
     kind: str,  # candles, funding, open_interest, daily
     naive: str,  # "utc" or "refuse"
     timeframe: str,  # "" to infer it where only closes are told
-) -> pd.DataFrame:  # index event_time, float64 columns of the kind
+) -> pd.DataFrame:  # index event_time, float64 columns of the kind; is_filled of candles, where the table has it
     "A table in our words. Raises `InputError` on a missing column, a text among numbers, mixed zones."
     names = {c: pick_column(table, c) for c in (*FIELDS[kind], *(CLOCK_PRICES if kind == "open_interest" else ()))}
     missing = [c for c in FIELDS[kind] if names[c] is None]
@@ -325,7 +340,8 @@ def as_frame(
         raise InputError(f"{source}: column '{missing[0]}' is missing{nearest(missing[0], map(str, table.columns))}; "
                          f"{kind} need {', '.join(FIELDS[kind])}")
     index = from_ms(open_times(table, source, naive, timeframe))
-    return pd.DataFrame({c: _numbers(table[n], c, source) for c, n in names.items() if n is not None}, index=index)
+    frame = pd.DataFrame({c: _numbers(table[n], c, source) for c, n in names.items() if n is not None}, index=index)
+    return frame.assign(is_filled=flags(table, source)) if kind == "candles" and "is_filled" in table else frame
 
 
 def read_file(

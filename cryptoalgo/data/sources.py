@@ -189,6 +189,14 @@ class IngestReport:
         return "\n".join(lines)
 
 # %% ../../nbs/1_data/12_sources.ipynb #35d5b8d8
+def _refuse_filled(frame: pd.DataFrame, source: str) -> None:
+    "The store holds what was recorded; a bar that was filled in would come back without its flag."
+    filled = frame["is_filled"].to_numpy()
+    if filled.any():
+        raise InputError(f"{at_row(source, int(np.argmax(filled)))}: is_filled is true for {int(filled.sum())} bars, which were filled in and not recorded; "
+                         "only recorded bars are stored; ingest the file as recorded, or drop the flagged rows")
+
+
 def _parts(path: Path, key: SeriesKey, store: Store, contract: Contract) -> Iterator[tuple[pd.DataFrame, tuple[str, ...]]]:
     "A file's frames as they may be stored, each with its waivers. `InputError` at the first row that may not be believed."
     series = {"venue": key.venue, "symbol": key.symbol, "timeframe": key.timeframe}
@@ -196,6 +204,8 @@ def _parts(path: Path, key: SeriesKey, store: Store, contract: Contract) -> Iter
     for table in read_parts(path):
         source = Part.of(path.name, before)
         frame = as_frame(table, source, key.kind, contract.naive_times, key.timeframe)
+        if "is_filled" in frame:
+            _refuse_filled(frame, source)
         if key.kind == "open_interest":
             _refuse_wrong_clock(frame, key, store, contract, source)
         beside = pd.concat([last, frame])  # with the row before, or a hole between two parts would go unseen

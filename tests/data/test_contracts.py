@@ -212,3 +212,23 @@ def test_a_contract_with_a_mistake_is_refused(tmp_path, old, new, words):
 def test_a_folder_without_contracts_is_named(tmp_path):
     with pytest.raises(InputError, match="holds no contract"):
         load_contracts(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["candles", "funding", "open_interest", "daily", "actions"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e9])
+def test_every_column_of_every_contract_names_column_row_value_and_rule(contracts, kind, value):
+    contract = contracts[kind]
+    sample = {"candles": ("binance", "BTCUSDT", "1h", "1h"), "funding": ("binanceusdm", "BTCUSDT", "", "8h"), "open_interest": ("okx", "BTCUSDT", "1h", "1h"),
+              "daily": ("yahoo", "SPY", "1d", "1D"), "actions": ("yahoo", "SPY", "1d", "1D")}[kind]
+    index = pd.date_range("2024-07-08", periods=5, freq=sample[3], tz="UTC", unit="ms", name="event_time")
+    good = pd.DataFrame({name: 0.01 for name in contract.columns}, index=index)
+    place = dict(zip(("venue", "symbol", "timeframe"), sample[:3]))
+    validate(good, contract, **place)
+    for column, spec in contract.columns.items():
+        if np.isnan(value) and spec.nullable:
+            continue
+        bad = good.assign(**{column: np.where(np.arange(5) == 2, value, 0.01)})
+        with pytest.raises(InputError) as said:
+            validate(bad, contract, **place)
+        rule = "must be a number" if np.isnan(value) else "must be finite"
+        assert all(word in str(said.value) for word in ("row 3", f"{column} is {'NaN' if np.isnan(value) else format(value, '.10g')}", rule)), said.value

@@ -152,3 +152,19 @@ def test_a_filtered_parquet_keeps_its_columns(tmp_path):
     frame[frame.index != 1].to_parquet(tmp_path / "holes.parquet")  # row numbers 0, 2, 3 are kept as an index
     assert len(read_file(tmp_path / "holes.parquet", "candles", timeframe="1h")) == 3
 
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.feather", "a.json"])
+def test_a_filled_bar_keeps_its_flag(tmp_path, name):
+    marked = make_bars(6).assign(is_filled=[False, False, True, True, False, False])
+    write = {"parquet": marked.to_parquet, "csv": marked.to_csv, "feather": marked.reset_index().to_feather,
+             "json": lambda p: marked.reset_index().to_json(p, orient="records", date_format="iso")}[name.split(".")[1]]
+    write(tmp_path / name)
+    frame = read_file(tmp_path / name, "candles")
+    assert frame["is_filled"].dtype == bool and frame["is_filled"].tolist() == marked["is_filled"].tolist()
+    assert "is_filled" not in read_file(tmp_path / name, "daily")
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_named(tmp_path):
+    make_bars(4).assign(is_filled=["False", "perhaps", "True", "False"]).to_csv(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="row 2: is_filled is 'perhaps'"):
+        read_file(tmp_path / "a.csv", "candles")

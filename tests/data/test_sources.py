@@ -239,3 +239,13 @@ def test_a_time_that_is_none_is_counted_from_the_beginning_of_the_file(tmp_path,
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match="BTCUSDT-1h.csv row 180: 'soon 11:00:00"):
         ingest_file(path, Store(tmp_path / "x.db"), contracts)
+
+
+def test_bars_that_were_filled_in_are_not_stored_as_recorded(tmp_path, store, bars, contracts):
+    path = tmp_path / "BTCUSDT-1h.parquet"
+    bars.assign(is_filled=np.isin(np.arange(len(bars)), (7, 8))).to_parquet(path)
+    with pytest.raises(InputError, match="row 8: is_filled is true for 2 bars"):
+        ingest_file(path, store, contracts, BTC)
+    assert store.series().empty
+    bars.assign(is_filled=False).to_parquet(path)
+    assert ingest_file(path, store, contracts, BTC).inserted == len(bars)
