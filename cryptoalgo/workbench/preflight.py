@@ -22,7 +22,7 @@ from ..core.params import Issue, load_issue
 from ..core.provenance import write_frame
 from ..core.settings import Settings
 from ..data.contracts import Contract, known_at, load_contracts
-from ..data.files import as_frame, infer_timeframe, read_table
+from ..data.files import as_frame, flags, infer_timeframe, read_table
 from ..data.mend import Fix, mend
 from ..data.sources import UNNAMED, recognise
 from ..data.tables import OHLCV, SeriesKey
@@ -184,7 +184,9 @@ def _of_unit(unit: Unit, contracts: dict[str, Contract]) -> Finding:
     d = x.params.data
     key = SeriesKey("candles", d.venue, x.symbol, x.timeframe)
     finding = Finding(str(key))
-    asked = f"`cryptoalgo ingest --venue {d.venue} --symbols {x.coin} --timeframes {x.timeframe}{f' --since {d.start}' if d.start else ''}`"
+    venues = ",".join(dict.fromkeys(v for v in (d.venue, d.funding_venue, d.oi_venue) if v))
+    more = f" --since {d.start}" * bool(d.start) + " --include-oi" * bool(d.oi_venue)
+    asked = f"`cryptoalgo ingest --venue {venues} --symbols {x.coin} --timeframes {x.timeframe}{more}`"
     with _standing_in_the_way(finding, asked):
         raw = read_raw(x, unit.store, contracts, None, _before_holdout(unit))
         if "is_filled" in raw.bars:
@@ -223,7 +225,9 @@ def _file_experiment(settings: Settings, timeframe: str) -> Experiment:
 def _of_file(path: Path, timeframe: str, settings: Settings, contract: Contract) -> tuple[Finding, pd.DataFrame]:
     finding, bars = Finding(path.name), pd.DataFrame()
     with _standing_in_the_way(finding):
-        frame = as_frame(read_table(path), path.name, "candles", contract.naive_times, timeframe)
+        table = read_table(path)
+        recorded = table[~flags(table, path.name)].drop(columns="is_filled", errors="ignore")  # holes are filled anew, and flagged anew
+        frame = as_frame(recorded, path.name, "candles", contract.naive_times, timeframe)
         key = _file_key(path, frame, timeframe)
         known = known_at(pd.DatetimeIndex(frame.index), contract, venue=key.venue, symbol=key.symbol, timeframe=key.timeframe)
         raw = Raw(frame.assign(available_time=known), None, None, [], 0, None)
@@ -232,6 +236,14 @@ def _of_file(path: Path, timeframe: str, settings: Settings, contract: Contract)
     return finding, bars
 
 # %% ../../nbs/6_workbench/69a_preflight.ipynb #912f6027
+def _check_out(out: Path, source: Path) -> None:
+    "A mended copy stands beside what was given, never in its place."
+    if out.suffix not in (".csv", ".parquet") or out.is_dir():
+        raise InputError(f"--out {out}: the mended bars are written as .csv or .parquet; name such a file")
+    if out.exists() and out.samefile(source):
+        raise InputError(f"--out {out}: that is the file that is looked at, and it is never changed; name another")
+
+
 def run_preflight(
     settings: Settings,  # where things are
     issue: Path | None = None,  # params/issues/NNN-name.yaml
@@ -251,6 +263,8 @@ def run_preflight(
             raise InputError(f"--from {source}: there is no such file; name one that exists")
         if timeframe:
             timeframe_ms(timeframe)
+        if out:
+            _check_out(out, source)
         finding, bars = _of_file(source, timeframe, settings, contracts["candles"])
         written = write_frame(out, bars) if out and not finding.blocks else None
         return PreflightReport([finding], str(written) if written else None)

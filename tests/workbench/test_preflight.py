@@ -100,7 +100,7 @@ def test_an_issue_on_stored_series(workbench, recorded_issue, capsys):
 def test_what_is_not_stored_is_blocked_with_the_command(workbench, recorded_issue, capsys):
     code = main(["preflight", str(recorded_issue), "--coins", "BTC,ETH"])
     out, err = capsys.readouterr()
-    assert code == 1 and out.startswith("BLOCKED") and "cryptoalgo ingest --venue binanceusdm --symbols ETH --timeframes 1h --since 2021-01-01" in out
+    assert code == 1 and out.startswith("BLOCKED") and "cryptoalgo ingest --venue binanceusdm,bybit --symbols ETH --timeframes 1h --since 2021-01-01 --include-oi`" in out
 
 
 def test_missing_funding_or_open_interest_blocks(workbench, recorded_issue):
@@ -117,3 +117,46 @@ def test_wrong_questions(workbench, issue_file, tmp_path):
     for options, says in (({}, "name one"), ({"source": tmp_path / "none.csv"}, "no such file"), ({"issue": issue_file(), "coins": ["ADA"]}, "not in the issue")):
         with pytest.raises(InputError, match=says):
             run_preflight(workbench, **options)
+
+
+def test_a_mended_file_keeps_its_flags_through_another_preflight(workbench, tmp_path):
+    frame = GOOD.drop(GOOD.index[[700, 701]])
+    first = ask(workbench, frame, tmp_path, out=tmp_path / "once.csv")
+    again = run_preflight(workbench, source=tmp_path / "once.csv", out=tmp_path / "twice.csv")
+    assert (again.answer, again.findings[0].fixes) == (FIXED, first.findings[0].fixes)
+    assert (tmp_path / "twice.csv").read_bytes() == (tmp_path / "once.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["bars.parquet", "link.parquet", "mended.db", "."])
+def test_a_mended_file_takes_no_other_s_place(workbench, tmp_path, name):
+    GOOD.to_parquet(tmp_path / "bars.parquet")
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "bars.parquet")
+    before = (tmp_path / "bars.parquet").read_bytes()
+    with pytest.raises(InputError, match="--out"):
+        run_preflight(workbench, source=tmp_path / "bars.parquet", out=tmp_path / name)
+    assert (tmp_path / "bars.parquet").read_bytes() == before and not (tmp_path / "mended.db").exists()
+
+
+def test_open_interest_that_begins_late_needs_a_waiver(workbench, recorded_issue):
+    store = Store(workbench.database_url)
+    with store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM open_interest WHERE event_time < 1622505600000")  # 2021-06-01
+        connection.exec_driver_sql("UPDATE series SET first = 1622505600000, rows = (SELECT count(*) FROM open_interest) WHERE kind = 'open_interest'")
+    store.engine.dispose()
+    report = run_preflight(workbench, recorded_issue, coins=["BTC"])
+    assert report.answer == BLOCKED and "open_interest of bybit BTCUSDT: stored from 2021-06-01" in report.findings[0].blocks[0]
+    assert "--include-oi`" in report.findings[0].blocks[0]
+    path = workbench.home / "params/contracts/open_interest.yaml"
+    path.write_text(path.read_text() + "  - {rule: coverage, venue: bybit, symbol: BTCUSDT, from: 2018-01-01, to: 2021-06-01 00:00, granted: 2026-11-21,\n"
+                    "     reason: begins late here}\n")
+    report = run_preflight(workbench, recorded_issue, coins=["BTC"])
+    assert report.answer == OK and any("begins late here" in w for w in report.findings[0].waivers), report.findings
+
+
+def test_open_interest_that_is_not_there_blocks(workbench, recorded_issue):
+    store = Store(workbench.database_url)
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE series SET symbol = 'ETHUSDT' WHERE kind = 'open_interest'")
+    store.engine.dispose()
+    report = run_preflight(workbench, recorded_issue, coins=["BTC"])
+    assert report.answer == BLOCKED and "no open_interest bybit BTCUSDT" in report.findings[0].blocks[0], report.findings
