@@ -70,6 +70,7 @@ class Machine(NamedTuple):
     settings: Settings
     version: Callable[[str], str] = metadata.version  # of an installed package
     clock: Callable[[], float] = time.time
+    requires: Callable[[str], list[str] | None] = metadata.requires  # what an installed package needs
 
 
 FREE_GB = 2.0  # below this a run may not end
@@ -85,12 +86,16 @@ def _pins(m: Machine) -> dict[str, str]:
     "Versions by package of constraints.txt; none where there is no such file."
     path = m.settings.home / "constraints.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return dict(line.split("==") for line in lines if re.fullmatch(r"[\w.\-]+==\S+", line))
+    return dict(line.split("==", 1) for line in lines if re.fullmatch(r"[\w.\-]+==\S+", line))
 
 
 def packages(m: Machine) -> Check:
     "Everything that cryptoalgo needs is installed, in the versions that were tested."
-    wanted = [re.split(r"[ ;\[<>=!~(]", r, maxsplit=1)[0] for r in metadata.requires("cryptoalgo") or [] if "extra ==" not in r]
+    try:
+        required = m.requires("cryptoalgo") or []
+    except metadata.PackageNotFoundError:
+        return Check("packages", "fail", "cryptoalgo itself is not installed, so nobody says what it needs", "run `make setup`")
+    wanted = [re.split(r"[ ;\[<>=!~(]", r, maxsplit=1)[0] for r in required if "extra ==" not in r]
     lacking, other, pins = [], [], {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in _pins(m).items()}
     for name in wanted:
         try:
@@ -110,6 +115,8 @@ def learners(m: Machine) -> Check:
     "LightGBM and its OpenMP library load."
     try:
         import lightgbm
+    except ImportError as e:
+        return Check("learners", "fail", str(e).splitlines()[0], "run `make setup`")
     except OSError as e:
         return Check("learners", "fail", str(e).splitlines()[0], "install libgomp1")
     return Check("learners", "ok", f"lightgbm {lightgbm.__version__}")
@@ -182,7 +189,7 @@ Asked = dict[str, tuple[float | None, str]]  # venue -> (how far its clock is ah
 
 def ask_venues(m: Machine) -> Asked:
     "The time at each venue of the order, and whether Yahoo answers."
-    from cryptoalgo.data.exchanges import Client, Patience
+    from cryptoalgo.data.exchanges import Client, Patience, venue_named
 
     def one(name: str) -> tuple[float | None, str]:
         began = m.clock()
@@ -194,7 +201,7 @@ def ask_venues(m: Machine) -> Asked:
         return told - (began + m.clock()) / 2, f"{1000 * (m.clock() - began):.0f} ms"
 
     with ThreadPoolExecutor(8) as pool:
-        names = list(m.settings.venue_order)
+        names = [name for name in m.settings.venue_order if venue_named(name)]  # `InputError`: a wrong setting is no silent venue
         yahoo = pool.submit(_ask_yahoo, m.settings.exchange_base_url)
         return dict(zip(names, pool.map(one, names))) | {"yahoo": yahoo.result()}
 
@@ -232,6 +239,21 @@ def clock(m: Machine, asked: Asked) -> Check:
     return Check("clock", "ok", f"{abs(skew):.2f} s from the venues'")
 
 # %% ../../nbs/6_workbench/69_doctor.ipynb #eb78c0a8
+def _looked(name: str, look: Callable[[], list[Check]]) -> list[Check]:
+    "What a check found. One that breaks is a finding too, and the others are still heard."
+    try:
+        return look()
+    except Exception as e:
+        said = " ".join(str(e).split())[:160]
+        return [Check(name.replace("_", " "), "fail", f"could not be looked at: {type(e).__name__}: {said}", "mend what it names; `make setup` installs what is missing")]
+
+
+def _outside(m: Machine, ask: Callable[[Machine], Asked]) -> list[Check]:
+    "The clock and the venues, from one round of questions."
+    asked = ask(m)
+    return [clock(m, asked), *reachability(m, asked)]
+
+
 def run_doctor(
     settings: Settings,  # where things are
     offline: bool = False,  # ask nobody outside
@@ -243,12 +265,11 @@ def run_doctor(
     checks: list[Check] = []
     with progress("checks", len(HERE) + 1) as step:
         for check in HERE:
-            checks.append(check(m))
+            checks += _looked(check.__name__, lambda check=check: [check(m)])  # type: ignore[misc]
             step(checks[-1].name)
         if offline:
             checks.append(Check("venues", "skipped", "not asked"))
         else:
-            asked = ask(m)
-            checks += [clock(m, asked), *reachability(m, asked)]
+            checks += _looked("venues", lambda: _outside(m, ask))
         step("venues")
     return DoctorReport(checks)

@@ -1,6 +1,7 @@
 """The doctor on a sound machine, and on one with each thing wrong."""
 
 import json
+import sys
 from importlib import metadata
 
 import pytest
@@ -101,3 +102,40 @@ def test_a_replay_exchange_is_another_time_and_no_skew(filled, monkeypatch, caps
         code = main(["doctor", "--json"])
     checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
     assert code == 0 and checks["clock"]["found"] == "a replay at 2022-02-20 10:00 UTC" and checks["binanceusdm"]["status"] == "ok" == checks["yahoo"]["status"]
+
+
+def test_without_lightgbm_the_other_checks_are_still_heard(workbench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    report = run_doctor(workbench, True)
+    assert report.exit_code == 1 and found(report, "learners").status == "fail" and "make setup" in found(report, "learners").remedy
+    assert found(report, "ledger").status == "ok"
+
+
+def test_without_ccxt_the_venues_are_a_fault_of_this_machine(workbench, monkeypatch):
+    monkeypatch.delitem(sys.modules, "cryptoalgo.data.exchanges", raising=False)
+    monkeypatch.setitem(sys.modules, "ccxt", None)
+    report = run_doctor(workbench)
+    assert report.exit_code == 1 and found(report, "venues").status == "fail" and "ccxt" in found(report, "venues").found
+
+
+def test_a_source_tree_that_is_not_installed(workbench):
+    def nobody(name):
+        raise metadata.PackageNotFoundError(name)
+
+    report = run_doctor(workbench, True, Machine(workbench, requires=nobody))
+    assert report.exit_code == 1 and "not installed" in found(report, "packages").found
+
+
+def test_a_venue_that_does_not_exist_is_a_wrong_setting(workbench):
+    report = run_doctor(workbench.model_copy(update={"venue_order": ("binanse",)}))
+    assert report.exit_code == 1 and "binance" in found(report, "venues").found and "settings.ini" in found(report, "venues").found
+
+
+def test_a_check_that_breaks_is_a_finding(workbench):
+    def broken(m):
+        raise RuntimeError("no such luck")
+
+    report = run_doctor(workbench, ask=broken)
+    assert report.exit_code == 1 and "RuntimeError: no such luck" in found(report, "venues").found
+    (workbench.home / "constraints.txt").write_text("ccxt==4.5.1==2\n")
+    assert found(run_doctor(workbench, True), "packages").status == "warn"
