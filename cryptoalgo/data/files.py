@@ -314,16 +314,15 @@ def open_times(
 def flags(
     table: pd.DataFrame,  # as written
     source: str,  # file to name in an error
-) -> np.ndarray:  # bool a row: this bar was filled in, not recorded; all False where the table does not say
-    "The column is_filled. Raises `InputError` at the first that is neither true nor false."
+) -> np.ndarray:  # bool a row: is_filled, this bar was not recorded; all False where the table does not say
+    "Which bars were filled in. Raises `InputError` at the first flag that is neither true nor false."
     if "is_filled" not in table:
         return np.zeros(len(table), bool)
-    words = table["is_filled"].astype(str).str.strip().str.lower().replace({"1": "true", "1.0": "true", "0": "false", "0.0": "false"})
-    strange = ~words.isin(("true", "false"))
-    if strange.any():
-        row = int(np.argmax(strange))
+    known = table["is_filled"].astype(str).str.strip().str.lower().map({"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0})
+    if known.isna().any():
+        row = int(np.argmax(known.isna()))
         raise InputError(f"{at_row(source, row)}: is_filled is '{table['is_filled'].iloc[row]}', neither true nor false; mend the file or drop the column")
-    return (words == "true").to_numpy()
+    return known.to_numpy(bool)
 
 
 def as_frame(

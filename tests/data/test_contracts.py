@@ -221,8 +221,8 @@ def test_every_column_of_every_contract_names_column_row_value_and_rule(contract
     sample = {"candles": ("binance", "BTCUSDT", "1h", "1h"), "funding": ("binanceusdm", "BTCUSDT", "", "8h"), "open_interest": ("okx", "BTCUSDT", "1h", "1h"),
               "daily": ("yahoo", "SPY", "1d", "1D"), "actions": ("yahoo", "SPY", "1d", "1D")}[kind]
     index = pd.date_range("2024-07-08", periods=5, freq=sample[3], tz="UTC", unit="ms", name="event_time")
-    good = pd.DataFrame({name: 0.01 for name in contract.columns}, index=index)
-    place = dict(zip(("venue", "symbol", "timeframe"), sample[:3]))
+    good = pd.DataFrame(dict.fromkeys(contract.columns, 0.01), index=index)
+    place = dict(zip(("venue", "symbol", "timeframe"), sample[:3], strict=True))
     validate(good, contract, **place)
     for column, spec in contract.columns.items():
         if np.isnan(value) and spec.nullable:
