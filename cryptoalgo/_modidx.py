@@ -980,6 +980,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cryptoalgo.data.yahoo._finished': ('1_data/yahoo.html#_finished', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._keep': ('1_data/yahoo.html#_keep', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._pull_ticker': ('1_data/yahoo.html#_pull_ticker', 'cryptoalgo/data/yahoo.py'),
+                                       'cryptoalgo.data.yahoo._waived': ('1_data/yahoo.html#_waived', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._yfinance': ('1_data/yahoo.html#_yfinance', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo.as_traded': ('1_data/yahoo.html#as_traded', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo.fetch_daily': ('1_data/yahoo.html#fetch_daily', 'cryptoalgo/data/yahoo.py'),

@@ -21,6 +21,7 @@ import tenacity
 from ..core.clock import DAY_MS, UNIT_MS, from_ms, to_ms
 from ..core.errors import InputError, OutsideError
 from ..core.provenance import digest
+from .adjust import growth
 from .contracts import Contract, known_at
 from .exchanges import USUAL, Patience
 from .sources import IngestRow
@@ -99,16 +100,39 @@ def fetch_daily(
         quoted = asked.history_metadata.get("regularMarketTime", 0)
         return Answer(bars, actions, int(pd.Timestamp(quoted, unit="s" if isinstance(quoted, int) else None).timestamp() * 1000))
 
-    retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(patience.attempts), wait=tenacity.wait_exponential(patience.first_s / 2, patience.longest_s))
+    def unknown(error: BaseException | None) -> bool:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        return isinstance(error, yf.exceptions.YFTickerMissingError) or status == 404
+
+    def enough(state: tenacity.RetryCallState) -> bool:  # what Yahoo does not know, it will not know after a minute either
+        error = state.outcome.exception() if state.outcome else None
+        return state.attempt_number >= (min(2, patience.attempts) if unknown(error) else patience.attempts)
+
+    retrying = tenacity.Retrying(stop=enough, wait=tenacity.wait_exponential(patience.first_s / 2, patience.longest_s))
     try:
         return retrying(ask)
     except tenacity.RetryError as e:
         error = e.last_attempt.exception()
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        if isinstance(error, yf.exceptions.YFTickerMissingError) or getattr(getattr(error, "response", None), "status_code", 0) == 404:
+        if unknown(error):
             raise InputError(f"yahoo: {ticker}: {said}; name a ticker as Yahoo writes it, such as SPY, ^VIX, BMW.DE") from e
         raise OutsideError(f"yahoo: {ticker} failed {patience.attempts} times, at last with {said}; check the network and "
                            "exchange_base_url, then run the same command again") from e
+
+# %% ../../nbs/1_data/17_yahoo.ipynb #9da43af4
+def _waived(contract: Contract, key: SeriesKey, frame: pd.DataFrame, shares: np.ndarray | None) -> tuple[str, ...]:
+    "What excuses a series from its contract; prices are held against it in the shares of one day."
+    held = frame.drop(columns="available_time")
+    if shares is not None:
+        held = held.mul(shares, axis=0).assign(volume=held["volume"] / shares)
+    done = validate(held, contract, venue=key.venue, symbol=key.symbol, timeframe=key.timeframe or "1d", source=str(key))
+    return tuple(str(waiver) for waiver in done.waived)
+
+
+def _keep(store: Store, contract: Contract, key: SeriesKey, frame: pd.DataFrame, waivers: tuple[str, ...]) -> IngestRow:
+    "Store one series that keeps its contract."
+    done = store.upsert(key, frame, Provenance("yahoo REST", contract=digest(contract), waivers=waivers))
+    return IngestRow("yahoo REST", str(key), *done[:3], tuple(f"{t:%Y-%m-%d}" for t in done.revised_times), waivers)
 
 # %% ../../nbs/1_data/17_yahoo.ipynb #00720cd5
 LOOK_AGAIN_DAYS = 10  # days at the end of a stored series that are read again
@@ -126,26 +150,20 @@ def _pull_ticker(store: Store, contracts: Mapping[str, Contract], ticker: str, s
     known_at(from_ms(np.array([since])), contracts["daily"], venue="yahoo", symbol=ticker, timeframe="1d")  # refuse before asking
     resumes = len(times) and times[0] <= since + 7 * DAY_MS
     answer = fetch_daily(ticker, max(since, int(times[-1]) - LOOK_AGAIN_DAYS * DAY_MS) if resumes else since, base_url, patience)
-    rows = []
-    for kind, frame in (("daily", answer.bars), ("actions", answer.actions)):
-        contract = contracts[kind]
+    _, shares = growth(answer.bars, answer.actions)  # of one share of the first day: without it a split looks like a crash
+    kept = []
+    for series, frame, scale in ((SeriesKey("actions", "yahoo", ticker), answer.actions, None), (key, answer.bars, shares)):
+        contract = contracts[series.kind]
         known = known_at(pd.DatetimeIndex(frame.index), contract, venue="yahoo", symbol=ticker, timeframe="1d")
-        frame = frame.assign(available_time=known)[_finished(answer, known, now_ms) & (to_ms(known) <= (until or now_ms))]
+        over = _finished(answer, known, now_ms) & (to_ms(known) <= (until or now_ms))
+        frame = frame.assign(available_time=known)[over]
         if len(frame):
-            rows.append(_keep(store, contract, key if kind == "daily" else SeriesKey("actions", "yahoo", ticker), frame))
-    if not rows:
+            kept.append((contract, series, frame, _waived(contract, series, frame, None if scale is None else scale[over])))
+    if not kept:
         raise InputError(f"yahoo: {ticker}: no finished day since {from_ms(np.array([since]))[0]:%Y-%m-%d}; name an earlier --since")
-    return rows
+    return [_keep(store, *one) for one in kept][::-1]  # actions go in first: bars are never without theirs
 
-
-def _keep(store: Store, contract: Contract, key: SeriesKey, frame: pd.DataFrame) -> IngestRow:
-    "Validate and store one series."
-    kept = validate(frame.drop(columns="available_time"), contract, venue=key.venue, symbol=key.symbol, timeframe=key.timeframe or "1d", source=str(key))
-    waivers = tuple(str(w) for w in kept.waived)
-    done = store.upsert(key, frame, Provenance("yahoo REST", contract=digest(contract), waivers=waivers))
-    return IngestRow("yahoo REST", str(key), *done[:3], tuple(f"{t:%Y-%m-%d}" for t in done.revised_times), waivers)
-
-
+# %% ../../nbs/1_data/17_yahoo.ipynb #546cc5e2
 def pull_daily(
     store: Store,  # where it goes
     contracts: Mapping[str, Contract],  # by kind
