@@ -216,7 +216,7 @@ def test_a_folder_without_contracts_is_named(tmp_path):
 
 @pytest.mark.parametrize(("ticker", "close"), [
     ("SPY", "2024-11-29 18:00"), ("BRK-B", "2024-11-29 18:00"), ("^VIX", "2024-11-29 18:15"), ("DX-Y.NYB", "2024-11-29 22:00"),
-    ("BMW.DE", "2024-11-29 16:30"), ("7203.T", "2024-11-29 06:30"), ("0700.HK", "2024-11-29 08:00")])
+    ("BMW.DE", "2024-11-29 16:36"), ("7203.T", "2024-11-29 06:30"), ("0700.HK", "2024-11-29 08:00")])
 @pytest.mark.parametrize("kind", ["daily", "actions"])
 def test_each_ticker_closes_by_its_own_calendar_and_its_actions_with_it(contracts, ticker, close, kind):
     day = pd.DatetimeIndex(["2024-11-29"], tz="UTC")
