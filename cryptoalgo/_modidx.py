@@ -979,6 +979,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cryptoalgo.data.yahoo': { 'cryptoalgo.data.yahoo.Answer': ('1_data/yahoo.html#answer', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._finished': ('1_data/yahoo.html#_finished', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._keep': ('1_data/yahoo.html#_keep', 'cryptoalgo/data/yahoo.py'),
+                                       'cryptoalgo.data.yahoo._on_the_tape': ('1_data/yahoo.html#_on_the_tape', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._pull_ticker': ('1_data/yahoo.html#_pull_ticker', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._waived': ('1_data/yahoo.html#_waived', 'cryptoalgo/data/yahoo.py'),
                                        'cryptoalgo.data.yahoo._yfinance': ('1_data/yahoo.html#_yfinance', 'cryptoalgo/data/yahoo.py'),

@@ -121,7 +121,7 @@ def test_what_yahoo_does_not_know_is_asked_twice_and_no_more(tape, ours, contrac
     assert "NOSUCH" in rows[0].refused and len(pauses) == 1
 
 
-@given(prices=st.lists(st.integers(100, 99_999), min_size=2, max_size=30), splits=st.dictionaries(st.integers(0, 29), st.sampled_from([2.0, 4.0, 10.0, 0.1, 1.5]), max_size=4))
+@given(prices=st.lists(st.integers(100, 999_999), min_size=2, max_size=30), splits=st.dictionaries(st.integers(0, 29), st.sampled_from([2.0, 4.0, 10.0, 0.1, 1.5]), max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_undoing_splits_in_single_precision_gives_the_ticks_back(prices, splits):
     days = pd.date_range("2020-01-01", periods=len(prices), tz="America/New_York")
@@ -131,6 +131,5 @@ def test_undoing_splits_in_single_precision_gives_the_ticks_back(prices, splits)
     shown = np.float32(tape / later).astype("float64")
     history = pd.DataFrame({**dict.fromkeys(("Open", "High", "Low", "Close"), shown), "Volume": 1e6 * later, "Dividends": 0.0, "Stock Splits": split}, index=days)
     bars, actions = as_traded(history)
-    assert (np.abs(bars["close"] - tape) <= 1e-4 * np.maximum(1, tape / 500)).all()
-    assert (bars["close"] == tape)[tape < 500].all()
+    assert bars["close"].tolist() == tape.tolist()
     assert (bars["volume"] == 1e6).all() and actions["split"].tolist() == split[split > 0].tolist()
