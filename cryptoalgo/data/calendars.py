@@ -28,7 +28,9 @@ def _closes(exchange: str) -> pd.Series:
     "Closing time (UTC, ms) by session (ms at midnight), early closes included."
     import exchange_calendars  # 0.6 s: only those who read daily bars pay it
 
-    closes = exchange_calendars.get_calendar(exchange, start="1980-01-01").closes
+    begins = exchange_calendars.get_calendar(exchange).bound_min()  # Tokyo's: 1997
+    start = pd.Timestamp("1980-01-01") if begins is None else max(begins, pd.Timestamp("1980-01-01"))
+    closes = exchange_calendars.get_calendar(exchange, start=start).closes
     return pd.Series(to_ms(closes), index=to_ms(pd.DatetimeIndex(closes.index).tz_localize("UTC")))
 
 

@@ -73,6 +73,7 @@ class Contract(Section):
     max_high_low_ratio: dict[str, float] | None = None
     max_price_mismatch: float | None = None
     calendars: dict[str, Calendar] = {}
+    calendars_of: str | None = None  # the kind whose calendars these are too
     waivers: tuple[Waiver, ...] = ()
 
     def waiver(self, rule: str, venue: str, symbol: str, first_ms: int, last_ms: int) -> Waiver | None:
@@ -96,12 +97,13 @@ def calendar_of(
     contract: Contract,  # of daily bars
     ticker: str,  # as Yahoo writes it: SPY, BMW.DE
 ) -> Calendar:
-    "The calendar of a ticker: its own, that of its suffix (`*.DE`), or of US stocks. `InputError` for a suffix that has none."
-    suffix = re.search(r"([.=][A-Z]+|-USD)$", ticker)
-    name = ticker if ticker in contract.calendars else f"*{suffix[0]}" if suffix else "*"
+    "The calendar of a ticker: its own, that of its suffix (`*.DE`), or of US stocks. `InputError` for a suffix or an index that has none."
+    suffix = re.search(r"([.=][A-Z]+|-[A-Z]{3,})$", ticker)  # BRK-B is a share of New York, BTC-USD none
+    index = ticker if ticker.startswith("^") else "*"  # ^FTSE has no suffix, and is not New York's
+    name = ticker if ticker in contract.calendars else f"*{suffix[0]}" if suffix else index
     if name not in contract.calendars:
         raise InputError(f"{ticker}: no calendar tells when its day is over; add '{name}' to calendars in params/contracts/macro.yaml"
-                         f"{', or take a coin from an exchange' if name == '*-USD' else ''}")
+                         f"{', or take a coin from an exchange' if name.startswith('*-') else ''}")
     return contract.calendars[name]
 
 # %% ../../nbs/1_data/10_contracts.ipynb #e49095ca
@@ -136,13 +138,15 @@ def load_contract(
 
 def load_contracts(
     folder: Path,  # params/contracts
-) -> dict[str, Contract]:  # by kind: candles, funding, open_interest, daily
-    "All contracts of a folder."
+) -> dict[str, Contract]:  # by kind: candles, funding, open_interest, daily, actions
+    "All contracts of a folder; one that names another's calendars has them."
     contracts = [load_contract(path) for path in sorted(Path(folder).glob("*.yaml"))]
     if not contracts:
         raise InputError(f"{folder}: holds no contract; candles.yaml, funding.yaml, "
                          "open_interest.yaml and macro.yaml are needed")
-    return {c.kind: c for c in contracts}
+    by_kind: dict[str, Contract] = {c.kind: c for c in contracts}
+    lent = {c.kind: by_kind[c.calendars_of].calendars for c in contracts if c.calendars_of in by_kind}
+    return {kind: c.model_copy(update={"calendars": lent[kind]}) if kind in lent else c for kind, c in by_kind.items()}
 
 # %% ../../nbs/1_data/10_contracts.ipynb #ca2d0283
 def known_at(

@@ -232,3 +232,18 @@ def test_every_column_of_every_contract_names_column_row_value_and_rule(contract
             validate(bad, contract, **place)
         rule = "must be a number" if np.isnan(value) else "must be finite"
         assert all(word in str(said.value) for word in ("row 3", f"{column} is {'NaN' if np.isnan(value) else format(value, '.10g')}", rule)), said.value
+
+
+@pytest.mark.parametrize(("ticker", "close"), [
+    ("SPY", "2024-11-29 18:00"), ("BRK-B", "2024-11-29 18:00"), ("^VIX", "2024-11-29 18:15"), ("DX-Y.NYB", "2024-11-29 22:00"),
+    ("BMW.DE", "2024-11-29 16:36"), ("7203.T", "2024-11-29 06:30"), ("0700.HK", "2024-11-29 08:00")])
+@pytest.mark.parametrize("kind", ["daily", "actions"])
+def test_each_ticker_closes_by_its_own_calendar_and_its_actions_with_it(contracts, ticker, close, kind):
+    day = pd.DatetimeIndex(["2024-11-29"], tz="UTC")
+    assert known_at(day, contracts[kind], venue="yahoo", symbol=ticker, timeframe="1d")[0] == utc(close)
+
+
+@pytest.mark.parametrize("ticker", ["^FTSE", "^N225", "BTC-USD", "BTC-EUR", "EURUSD=X", "X.IR"])
+def test_no_ticker_gets_new_yorks_calendar_by_default(contracts, ticker):
+    with pytest.raises(InputError, match="no calendar tells"):
+        known_at(pd.DatetimeIndex(["2024-11-29"], tz="UTC"), contracts["daily"], venue="yahoo", symbol=ticker, timeframe="1d")

@@ -21,7 +21,7 @@ FORK = multiprocessing.get_context("fork")
 HOUR = 3_600_000
 PAGED = SeriesKey("candles", "binanceusdm", "BTCUSDT", "1h")
 FILES = {name: SeriesKey("candles", "binance", name, "1h") for name in ("ETHUSDT", "SOLUSDT")}
-PAGE, PAGES = 150, 40
+PAGE, PAGES = 150, 20
 
 
 def known(frame):
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("files") / "ohlcv" / "binance"
     place.mkdir(parents=True)
     for seed, name in enumerate(FILES):
-        make_bars(6_000, seed=seed).rename_axis("timestamp").reset_index().to_parquet(place / f"{name}-1h.parquet")
+        make_bars(3_000, seed=seed).rename_axis("timestamp").reset_index().to_parquet(place / f"{name}-1h.parquet")
     return place
 
 

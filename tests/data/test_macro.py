@@ -42,7 +42,7 @@ def test_times_that_fall_are_refused():
     ("SPY", "2024-12-24", "2024-12-24 18:00"),
     ("^VIX", "2024-03-11", "2024-03-11 20:15"), ("^VIX", "2024-11-29", "2024-11-29 18:15"),
     ("DX-Y.NYB", "2024-03-11", "2024-03-11 21:00"), ("DX-Y.NYB", "2024-11-29", "2024-11-29 22:00"),
-    ("BMW.DE", "2024-03-11", "2024-03-11 16:30"),  # Frankfurt, three weeks before its own summer time
+    ("BMW.DE", "2024-03-11", "2024-03-11 16:36"),  # Frankfurt, three weeks before its own summer time
     ("BRK-B", "2024-03-11", "2024-03-11 20:00"),
 ])
 def test_a_daily_bar_is_known_at_its_own_market_s_close(contracts, ticker, day, known):
