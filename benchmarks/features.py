@@ -26,7 +26,7 @@ if hasattr(os, "sched_setaffinity"):
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-import cryptoalgo.features.shared  # noqa: E402, F401
+import cryptoalgo.features.catalogue  # noqa: E402, F401
 from cryptoalgo.features import compiler  # noqa: E402
 from cryptoalgo.features.registry import FeatureSet  # noqa: E402
 

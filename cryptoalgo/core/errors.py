@@ -33,10 +33,11 @@ class OutsideError(CryptoalgoError):
 def nearest(
     name: str,  # what the user wrote
     names: Iterable[str],  # what exists
-) -> str:  # " (did you mean 'x'?)", or the sorted list of what exists when nothing is near
+) -> str:  # " (did you mean 'x'?)", or what exists, sorted, when nothing is near; of many the first dozen
     "A hint to append to the message about an unknown `name`."
     known = sorted(map(str, names))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (known: {', '.join(known)})" if known else ""
+    more = f" and {len(known) - 12} more" if len(known) > 20 else ""
+    return f" (known: {', '.join(known[:12] if more else known)}{more})" if known else ""

@@ -48,7 +48,8 @@ class DataParams(Section):
 
 class FeatureParams(Section):
     "Which groups of the registry a model sees."
-    groups: tuple[str, ...]
+    groups: tuple[str, ...]  # of every coin
+    extra: tuple[str, ...] = ()  # of this coin
 
 # %% ../../nbs/0_core/04_params.ipynb #fe83dd52
 class LabelParams(Section):

@@ -207,13 +207,27 @@ def _open_interest(params: SimulatorParams, coin: str, hours: _Hours, start: int
     return pd.DataFrame({"open_interest": coins, "available_time": event}, index=event)
 
 
-def _macro(params: SimulatorParams, climate: _Climate, start: int) -> pd.DataFrame:
-    "Daily bars of SPY from 14:00 to 21:00 UTC, Monday to Friday, no holidays; high and low are those of the full hours."
+_SLOW = {  # ticker -> level at the start, share of the common factor in an hour's move, deviation of that move
+    "SPY": (400.0, 0.6, 0.0018), "QQQ": (300.0, 0.65, 0.0023), "DX-Y.NYB": (100.0, -0.3, 0.0007), "GLD": (170.0, 0.1, 0.0015), "TLT": (140.0, -0.2, 0.0016)}
+_VIX = 17.0  # in a calm of ordinary volatility
+
+
+def _log_path(params: SimulatorParams, climate: _Climate, ticker: str) -> np.ndarray:
+    "(hours + 1,) logarithm of a slow market's level: a walk with the common factor in it; VIX follows the climate's volatility."
     n = len(climate.vol)
-    factor, own = climate.steps.sum(axis=1) / np.sqrt(STEPS), _normal(params.seed, MARKET, "SPY", n)
-    sigma = 0.0018 * climate.vol
-    log = np.append(0.0, (sigma * (0.6 * factor + 0.8 * own) - sigma**2 / 2).cumsum())
-    session = 400 * np.exp(np.stack([log[14 + h : n : 24] for h in range(8)]))  # (8, days), prices at 14:00 … 21:00
+    own = _normal(params.seed, MARKET, ticker, n)
+    if ticker == "^VIX":
+        return np.append(np.log(_VIX), np.log(_VIX * climate.vol) + 0.08 * _ar1_before(own, 72.0))
+    level, loading, spread = _SLOW[ticker]
+    factor = climate.steps.sum(axis=1) / np.sqrt(STEPS)
+    sigma = spread * climate.vol
+    return np.log(level) + np.append(0.0, (sigma * (loading * factor + np.sqrt(1 - loading**2) * own) - sigma**2 / 2).cumsum())
+
+
+def _macro(params: SimulatorParams, climate: _Climate, start: int, ticker: str = "SPY") -> pd.DataFrame:
+    "Daily bars from 14:00 to 21:00 UTC, Monday to Friday, no holidays; high and low are those of the full hours."
+    n, log = len(climate.vol), _log_path(params, climate, ticker)
+    session = np.exp(np.stack([log[14 + h : n : 24] for h in range(8)]))  # (8, days), prices at 14:00 … 21:00
     day = start + np.arange(session.shape[1], dtype="int64") * DAY_MS
     event = from_ms(day)
     bars = pd.DataFrame({
@@ -270,7 +284,7 @@ def simulate(
     params: SimulatorParams,
     coins: Sequence[str],  # such as ["BTC", "ETH"]
     timeframe: str = "1h",  # whole five minutes that divide 4 hours
-) -> SimulatedMarket:  # Bars, Funding, OpenInterest by coin; SPY; what was planted
+) -> SimulatedMarket:  # Bars, Funding, OpenInterest by coin; six daily tickers; what was planted
     """A market of `params.days` days. Reproducible byte for byte; a coin depends on seed and name alone, and a longer market
     begins with the shorter one. Raises `InputError` on a coin, edge, start or timeframe that it cannot take."""
     start, steps_per_bar = _check(params, coins, timeframe)
@@ -282,7 +296,7 @@ def simulate(
         bars={c: _bars(params, c, h, start, steps_per_bar) for c, h in hours.items()},
         funding={c: _funding(h, start) for c, h in hours.items()},
         open_interest={c: _open_interest(params, c, h, start) for c, h in hours.items()},
-        macro={"SPY": _macro(params, climate, start)},
+        macro={ticker: _macro(params, climate, start, ticker) for ticker in (*_SLOW, "^VIX")},
         planted={c: _planted(params, c, h) for c, h in hours.items()},
         latent={c: pd.DataFrame({"sigma": h.sigma, "signal": h.signal, "turbulent": climate.turbulent}, index=hourly)
                 for c, h in hours.items()},

@@ -122,6 +122,9 @@ class _Writer:
             return self.names["kept", node.params[0], node.args[0]]
         if node.op == "input":
             return f"X[{INPUTS.index(node.params[0])}, t]"
+        if node.op == "clock":
+            step, period, offset = node.params
+            return f"({self.bar(domain)} * {step * domain} + {offset}) % {period} / 3600000.0"
         a, *more = (self.value(domain, x) for x in node.args)
         match node.op, node.params:
             case ("+" | "-" | "*" | "/"), _:

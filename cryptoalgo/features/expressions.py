@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'NAN', 'Number', 'LONGEST_MEMORY', 'Expr', 'expr', 'call', 'source', 'ratio', 'where', 'maximum', 'minimum',
-           'log', 'sqrt', 'sign', 'lag', 'change', 'total', 'highest', 'lowest', 'cusum', 'mean', 'std', 'skew', 'kurt',
-           'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe', 'hours']
+           'log', 'sqrt', 'sign', 'cube_root', 'sine', 'lag', 'change', 'total', 'highest', 'lowest', 'cusum', 'mean',
+           'std', 'skew', 'kurt', 'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe', 'hours',
+           'clock']
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #8ebe2272
+# %% ../../nbs/2_features/20a_expressions.ipynb #8eadbd97
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from ..core.clock import timeframe_ms
 from ..core.errors import InputError, nearest
 from .kernels import block_bars
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #7370decd
-INPUTS = ("open", "high", "low", "close", "volume", "funding_rate", "funding_event", "open_interest")
+# %% ../../nbs/2_features/20a_expressions.ipynb #41d12a4c
+INPUTS = ("open", "high", "low", "close", "volume", "funding_rate", "funding_event", "open_interest",
+          "btc_close", "spy", "qqq", "vix", "dxy", "gld", "tlt", "round_trip_cost")
 NAN = math.nan
 _NODES: "WeakValueDictionary[tuple, Expr]" = WeakValueDictionary()
 
@@ -39,7 +41,7 @@ def _lookback(op: str, args: tuple["Expr", ...], params: tuple) -> int:
         return params[0] * (deepest + 2) - 2
     return deepest
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #b447c60c
+# %% ../../nbs/2_features/20a_expressions.ipynb #938cf8d6
 class Expr:
     "One operation of a formula; build with the functions below and Python's operators."
     __slots__ = ("__weakref__", "args", "inputs", "lookback", "op", "params")
@@ -82,7 +84,7 @@ class Expr:
     def __and__(self, b): return self * b
     def __invert__(self): return 1.0 - self
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #4cc4ca64
+# %% ../../nbs/2_features/20a_expressions.ipynb #8e22ee18
 Number = Expr | float | int
 
 
@@ -105,7 +107,7 @@ def source(name: str) -> Expr:
         raise InputError(f"input '{name}': no such column of a bar{nearest(name, INPUTS)}")
     return Expr("input", (), (name,))
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #3005beae
+# %% ../../nbs/2_features/20a_expressions.ipynb #f8335041
 def ratio(a: Number, b: Number, at_zero: float = NAN) -> Expr:
     "a / b, or `at_zero` where b is 0."
     if isinstance(b, Expr):
@@ -144,7 +146,17 @@ def sign(x: Expr) -> Expr:
     "-1, 0 or 1."
     return call("sign", x)
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #bf4d867a
+
+def cube_root(x: Expr) -> Expr:
+    "Real cube root, of negative numbers too."
+    return call("cube_root", x)
+
+
+def sine(x: Expr) -> Expr:
+    "Sine of an angle in radians; a quarter turn on it is the cosine."
+    return call("sine", x)
+
+# %% ../../nbs/2_features/20a_expressions.ipynb #2d89bc66
 def _bars(n: int, least: int, what: str) -> int:
     if n != int(n) or n < least:
         raise InputError(f"{what}: {n} bars; a whole number of at least {least} is needed")
@@ -194,7 +206,7 @@ def std(x: Expr, w: int, ddof: int = 1) -> Expr:
     "Standard deviation over the last w bars; ddof 1 is the sample's, 0 the population's (Bollinger)."
     return sqrt(_moment(x, w, 2) / (w - ddof))
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #ec0d9423
+# %% ../../nbs/2_features/20a_expressions.ipynb #9262029f
 def skew(x: Expr, w: int) -> Expr:
     "Adjusted Fisher-Pearson skewness G1 (Joanes and Gill 1998); NaN on a flat window."
     m2 = _moment(x, w, 2)
@@ -216,7 +228,7 @@ def scan(x: Expr, w: int, kernel: Callable) -> Expr:
     "A compiled function `kernel(F, a, w)` of the window F[a:a+w], oldest first, run at every bar: O(w)."
     return Expr("scan", (x,), (kernel, _bars(w, 2, "scan")))
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #f9422787
+# %% ../../nbs/2_features/20a_expressions.ipynb #db2b196d
 LONGEST_MEMORY = 4095  # bars; what one download may be asked for
 
 
@@ -246,7 +258,7 @@ def every(k: int, x: Expr) -> Expr:
         stack += node.args
     return Expr("every", (x,), (_bars(k, 2, "every"),))
 
-# %% ../../nbs/2_features/20a_expressions.ipynb #574733ac
+# %% ../../nbs/2_features/20a_expressions.ipynb #09ab6180
 class Absent(Exception):
     "The feature does not exist at this timeframe."
 
@@ -271,3 +283,8 @@ def hours(n: int) -> int:
     if rest:
         raise Absent(f"{n}h is no whole number of {_TIMEFRAME.get()} bars")
     return bars
+
+
+def clock(period_h: int, offset_h: int = 0) -> Expr:
+    "Hours from the last multiple of a period to the bar's open: UTC, counted from 1970-01-01 00:00 less the offset."
+    return Expr("clock", (), (timeframe_ms(_TIMEFRAME.get()), 3_600_000 * period_h, 3_600_000 * offset_h))

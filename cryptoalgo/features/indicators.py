@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rsi', 'bollinger_position', 'macd_histogram', 'stochastic', 'true_range', 'atr', 'directional', 'adx',
-           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence']
+           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence', 'correlation', 'beta']
 
 # %% ../../nbs/2_features/20c_indicators.ipynb #7e2faaa2
 from cryptoalgo.features.expressions import (
@@ -164,3 +164,23 @@ def divergence(
     "Price and oscillator moved in opposite directions over n bars."
     p, q = sign(change(price, n)), sign(change(oscillator, n))
     return where(p * q < 0.0, q, 0.0)
+
+# %% ../../nbs/2_features/20c_indicators.ipynb #e2be9132
+def correlation(
+    x: Expr,  # returns, or another series near zero mean
+    y: Expr,  # another
+    w: int,  # bars
+) -> Expr:  # -1..1; NaN where either does not move
+    "Pearson's correlation over the last w bars."
+    together = mean(x * y, w) - mean(x, w) * mean(y, w)
+    return ratio(together, std(x, w, ddof=0) * std(y, w, ddof=0))
+
+
+def beta(
+    y: Expr,  # returns of the asset
+    x: Expr,  # returns of the market
+    w: int,  # bars
+) -> Expr:  # NaN where the market does not move
+    "Slope of y on x over the last w bars, least squares."
+    spread = std(x, w, ddof=0)
+    return ratio(mean(x * y, w) - mean(x, w) * mean(y, w), spread * spread)

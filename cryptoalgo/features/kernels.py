@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['kernel', 'TAIL', 'PLOGP', 'bigger', 'smaller', 'roll_sum', 'roll_max', 'roll_min', 'roll_mean', 'roll_var',
            'roll_moments', 'roll_cusum', 'block_bars', 'smooth', 'streak', 'rank_percentile', 'permutation_entropy',
-           'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cell']
+           'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cube_root', 'sine', 'cell']
 
 # %% ../../nbs/2_features/20_kernels.ipynb #6a07f55a
 import math
@@ -263,6 +263,18 @@ def root(x):
 def sign(x):
     "-1, 0 or 1; NaN stays NaN."
     return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x * 0.0)
+
+
+@kernel
+def cube_root(x):
+    "Real cube root; NaN stays NaN."
+    return math.copysign(abs(x) ** (1.0 / 3.0), x)
+
+
+@kernel
+def sine(x):
+    "Sine of an angle in radians."
+    return math.sin(x)
 
 
 @kernel

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['return_h', 'roc', 'roc_accel', 'rsi_n', 'macd_hist', 'stoch', 'velocity', 'acceleration', 'ma_distance',
-           'trend_sma20_50', 'trend_strength_24h', 'di_diff', 'adx', 'trend_velocity', 'volatility_h',
-           'parkinson_vol_24h', 'atr_pct_24h', 'atr_14', 'vol_regime_ratio', 'vol_percentile', 'vol_zscore',
-           'bb_position_20', 'volatility_velocity', 'squeeze_duration', 'volume_ratio_h', 'volume_ratio_20',
-           'volume_velocity', 'volume_zscore_24h', 'buy_volume_ratio_24h', 'vwap_distance_20', 'range_position',
-           'body_to_range', 'close_to_high', 'close_to_low', 'adr_20', 'adr_up_bars', 'adr_down_bars', 'is_up_bar',
-           'is_up_streak', 'dist_from_high_20', 'dist_from_low_20', 'ret_skew_72h', 'ret_kurt_72h', 'hurst_40',
-           'permutation_entropy_10', 'cusum_24']
+           'trend_sma20_50', 'trend_strength_24h', 'di_diff', 'adx', 'trend_velocity', 'trend_acceleration',
+           'price_rsi_momentum_align', 'is_strong_trend', 'is_weak_trend', 'volatility_h', 'parkinson_vol_24h',
+           'atr_pct_24h', 'atr_14', 'vol_regime_ratio', 'vol_percentile', 'vol_zscore', 'bb_position_20',
+           'volatility_velocity', 'volatility_acceleration', 'squeeze_duration', 'volume_ratio_h', 'volume_ratio_20',
+           'volume_velocity', 'volume_acceleration', 'volume_momentum_5', 'is_high_volume', 'volume_zscore_24h',
+           'buy_volume_ratio_24h', 'vwap_distance_20', 'range_position', 'range_position_20', 'body_to_range',
+           'close_to_high', 'close_to_low', 'adr_20', 'adr_up_bars', 'adr_down_bars', 'is_up_bar', 'is_up_streak',
+           'dist_from_high_20', 'dist_from_low_20', 'is_new_high_20', 'is_new_low_20', 'consecutive_higher_highs',
+           'consecutive_lower_lows', 'ret_skew_72h', 'ret_kurt_72h', 'hurst_40', 'permutation_entropy_10', 'cusum_24']
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #2e636fd8
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #4b0b0c95
 from cryptoalgo.features.expressions import (
-    Expr, change, cusum, highest, hours, kurt, log, lowest, mean, ratio, scan, sign, skew, std, streak, total,
+    Expr, change, cusum, highest, hours, kurt, lag, log, lowest, mean, ratio, scan, sign, skew, std, streak, total,
 )
 from cryptoalgo.features.indicators import (
     adx as adx_of, atr, bollinger_position, directional, efficiency, hurst, macd_histogram, parkinson, rsi, simple_return,
@@ -23,7 +25,7 @@ from cryptoalgo.features.indicators import (
 from .kernels import permutation_entropy, rank_percentile
 from .registry import feature
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #55d86e8d
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #8fe5ccde
 @feature(group="momentum", name="return_{n}h", n=(1, 4, 12, 24, 48, 168), meaning="simple return over {n} hours")
 def return_h(close, n):
     return simple_return(close, hours(n))
@@ -53,17 +55,17 @@ def macd_hist(close):
 def stoch(high, low, close):
     return stochastic(high, low, close)
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #ca67bafa
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #e48762c5
 @feature(group="momentum", name="{of}_vel", of=("rsi_7", "rsi_14", "macd_hist", "stoch"), meaning="change of {of} over one bar")
 def velocity(of):
     return change(of)
 
 
-@feature(group="momentum", name="{of}_accel", of=("rsi_14", "macd_hist"), meaning="change over one bar of the velocity of {of}")
+@feature(group="momentum", name="{of}_accel", of=("rsi_7", "rsi_14", "macd_hist", "stoch"), meaning="change over one bar of the velocity of {of}")
 def acceleration(of):
     return change(change(of))
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #50669521
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #19b962f9
 @feature(group="trend", name="ma_distance_{n}h", n=(24, 168), meaning="close over its mean of {n} hours, minus 1")
 def ma_distance(close, n):
     return close / mean(close, hours(n)) - 1.0
@@ -94,7 +96,27 @@ def adx(high, low, close):
 def trend_velocity(of):
     return change(of)
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #33fe3b1b
+
+@feature(group="trend", name="{of}_accel", of=("di_diff", "adx"), meaning="change over one bar of the velocity of {of}")
+def trend_acceleration(of):
+    return change(change(of))
+
+
+@feature(group="trend", meaning="1 where price and RSI moved the same way over 10 bars, -1 where they moved apart")
+def price_rsi_momentum_align(close, rsi_14):
+    return sign(change(close, 10)) * sign(change(rsi_14, 10))
+
+
+@feature(group="trend", meaning="1 where the ADX says that there is a trend: above 25")
+def is_strong_trend(adx):
+    return adx > 25.0
+
+
+@feature(group="trend", meaning="1 where the ADX says that there is none: below 20")
+def is_weak_trend(adx):
+    return adx < 20.0
+
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #8267df8e
 def _volatility(close: Expr, n: int) -> Expr:
     "Sample standard deviation of n one-bar returns; of one bar, its size."
     return abs(simple_return(close)) if n == 1 else std(simple_return(close), n)
@@ -119,7 +141,7 @@ def atr_pct_24h(high, low, close):
 def atr_14(high, low, close):
     return atr(high, low, close) / close
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #b390a52d
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #533bc572
 @feature(group="volatility", meaning="volatility of 24 hours over that of 168 hours")
 def vol_regime_ratio(close):
     return _volatility(close, hours(24)) / _volatility(close, hours(168))
@@ -140,16 +162,21 @@ def bb_position_20(close):
     return bollinger_position(close)
 
 
-@feature(group="volatility", name="{of}_vel", of=("bb_position_20",), meaning="change of {of} over one bar")
+@feature(group="volatility", name="{of}_vel", of=("bb_position_20", "atr_14", "vol_regime_ratio"), meaning="change of {of} over one bar")
 def volatility_velocity(of):
     return change(of)
+
+
+@feature(group="volatility", name="{of}_accel", of=("bb_position_20",), meaning="change over one bar of the velocity of {of}")
+def volatility_acceleration(of):
+    return change(change(of))
 
 
 @feature(group="volatility", meaning="bars in a row, up to 50, with the Bollinger band of 20 bars inside 1.5 ranges (Keltner)")
 def squeeze_duration(high, low, close):
     return streak(2.0 * std(close, 20, ddof=0) < 1.5 * atr(high, low, close, 20), 50)
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #282f3b1e
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #f6cc9c5c
 @feature(group="volume", name="volume_ratio_{n}h", n=(1, 24), meaning="mean volume of {n} hours over that of 168 hours")
 def volume_ratio_h(volume, n):
     return mean(volume, hours(n)) / mean(volume, hours(168))
@@ -163,6 +190,21 @@ def volume_ratio_20(volume):
 @feature(group="volume", name="{of}_vel", of=("volume_ratio_20",), meaning="change of {of} over one bar")
 def volume_velocity(of):
     return change(of)
+
+
+@feature(group="volume", name="{of}_accel", of=("volume_ratio_20",), meaning="change over one bar of the velocity of {of}")
+def volume_acceleration(of):
+    return change(change(of))
+
+
+@feature(group="volume", meaning="mean volume of 5 bars over that of the 5 before, minus 1")
+def volume_momentum_5(volume):
+    return mean(volume, 5) / lag(mean(volume, 5), 5) - 1.0
+
+
+@feature(group="volume", meaning="1 where the volume is above one and a half times its mean of 20 bars")
+def is_high_volume(volume_ratio_20):
+    return volume_ratio_20 > 1.5
 
 
 @feature(group="volume", meaning="volume against its mean of 24 hours, in standard deviations")
@@ -179,11 +221,17 @@ def buy_volume_ratio_24h(open, close, volume):
 def vwap_distance_20(high, low, close, volume):
     return close / vwap(high, low, close, volume, 20) - 1.0
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #2f39496e
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #c9f35e50
 @feature(group="range", name="range_position_{n}h", n=(24, 72), meaning="close in the range of {n} hours, 0 low, 1 high")
 def range_position(high, low, close, n):
     bottom = lowest(low, hours(n))
     return ratio(close - bottom, highest(high, hours(n)) - bottom, at_zero=0.5)
+
+
+@feature(group="range", meaning="close in the range of 20 bars, 0 low, 1 high")
+def range_position_20(high, low, close):
+    bottom = lowest(low, 20)
+    return ratio(close - bottom, highest(high, 20) - bottom, at_zero=0.5)
 
 
 @feature(group="range", meaning="size of the body as a share of the bar's range")
@@ -205,7 +253,7 @@ def close_to_low(high, low, close):
 def adr_20(high, low, close):
     return mean((high - low) / close, 20)
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #63142125
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #77ed0648
 def _range_where(chosen: Expr, high: Expr, low: Expr, close: Expr) -> Expr:
     return ratio(total(chosen * (high - low) / close, 20), total(chosen, 20), at_zero=0.0)
 
@@ -239,7 +287,27 @@ def dist_from_high_20(high, close):
 def dist_from_low_20(low, close):
     return close / lowest(low, 20) - 1.0
 
-# %% ../../nbs/2_features/21a_ohlcv.ipynb #c577168a
+
+@feature(group="range", meaning="1 where the high is the highest of 20 bars")
+def is_new_high_20(high):
+    return high >= highest(high, 20)
+
+
+@feature(group="range", meaning="1 where the low is the lowest of 20 bars")
+def is_new_low_20(low):
+    return low <= lowest(low, 20)
+
+
+@feature(group="range", meaning="bars in a row, up to 24, whose high was above the one before")
+def consecutive_higher_highs(high):
+    return streak(high > lag(high), 24)
+
+
+@feature(group="range", meaning="bars in a row, up to 24, whose low was below the one before")
+def consecutive_lower_lows(low):
+    return streak(low < lag(low), 24)
+
+# %% ../../nbs/2_features/21a_ohlcv.ipynb #8a18d3c5
 @feature(group="statistical", meaning="skewness of the one-bar returns of 72 hours")
 def ret_skew_72h(close):
     return skew(simple_return(close), hours(72))

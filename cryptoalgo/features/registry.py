@@ -115,6 +115,12 @@ class Registry:
                              f"{nearest(name, [*INPUTS, *self._entries])}")
         return self._build(self._entries[name], timeframe).formula
 
+    def function(self, name: str) -> Callable:
+        "The function that a feature was declared by."
+        if name not in self._entries:
+            raise InputError(f"feature '{name}': there is no such feature{nearest(name, self._entries)}")
+        return self._entries[name].function
+
     @property
     def groups(self) -> tuple[str, ...]:
         "Names of the groups, in order of appearance."

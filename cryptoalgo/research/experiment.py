@@ -91,13 +91,18 @@ def prepare(
     fill = x.params.data.fill_bars
     bars = regular_grid(raw.bars, x.timeframe, fill)
     qa = raw_qa(raw.bars, x.timeframe, fill, raw.revisions, raw.waivers) | {"symbol": x.symbol, "simulated": x.simulated, "planted": raw.planted}
-    return Development(Series(bars, raw.funding, raw.open_interest), qa, raw.digest)
+    return Development(Series(bars, raw.funding, raw.open_interest, raw.btc, raw.macro), qa, raw.digest)
 
 # %% ../../nbs/5_research/51_experiment.ipynb #53541aff
+def _context(x: Experiment, bars: pd.DataFrame, published: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    "What stands beside the bars as of each close."
+    return market_context(bars, **published, round_trip_cost=x.round_trip_cost)  # type: ignore[arg-type]
+
+
 def features_fn(x: Experiment) -> Any:
     "Features of bars and of what was published beside them, as one function of both."
     def features(bars: pd.DataFrame, published: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        return x.feature_set.compute(bars, market_context(bars, published.get("funding"), published.get("open_interest")))
+        return x.feature_set.compute(bars, _context(x, bars, published))
 
     return features
 
@@ -126,7 +131,7 @@ def build_dataset(
 def _stream_fn(x: Experiment) -> Any:
     "The same features, bar by bar, as live trading computes them."
     def stream(bars: pd.DataFrame, published: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        context = market_context(bars, published.get("funding"), published.get("open_interest"))
+        context = _context(x, bars, published)
         memory, table = x.feature_set.stream(), bars.join(context)[list(x.feature_set.inputs)].to_numpy()
         rows = [memory.push(int(t), *values).copy() for t, values in zip(to_ms(bars.index), table)]
         return pd.DataFrame(rows, bars.index, list(x.feature_set.names))

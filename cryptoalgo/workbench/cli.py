@@ -146,7 +146,7 @@ def _frozen(settings: Any, wish: Any, purpose: str, form: Any, hours: int) -> tu
 
     warm_up = 0
     if purpose == "prediction":
-        from cryptoalgo.features import shared  # noqa: F401  (fills the registry)
+        from cryptoalgo.features import catalogue  # noqa: F401  (fills the registry)
         from cryptoalgo.features.registry import FeatureSet
 
         warm_up = FeatureSet(timeframe=(wish.timeframes or ("1h",))[0]).lookback

@@ -19,7 +19,17 @@ def clean_market(n: int, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
     context = pd.DataFrame({
         "funding_rate": rate, "funding_event": np.where(index.hour % 8 == 7, rate, 0.0),
         "open_interest": 1e5 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))}, index=index)
-    return bars, context
+    return bars, context.assign(**_elsewhere(n, seed, np.diff(np.log(close), prepend=np.log(close[0]))))
+
+
+def _elsewhere(n: int, seed: int, moves: np.ndarray) -> dict[str, np.ndarray]:
+    "Bitcoin, which moves with the coin; levels that change once a day; a fee that was cut half-way."
+    rng = np.random.default_rng(seed + 100)
+    daily = {"spy": (400, 0.01), "qqq": (300, 0.014), "vix": (17, 0.06), "dxy": (100, 0.004), "gld": (170, 0.009), "tlt": (140, 0.008)}
+    days = n // 24 + 1
+    levels = {name: np.repeat(start * np.exp(np.cumsum(rng.normal(0, spread, days))), 24)[:n] for name, (start, spread) in daily.items()}
+    btc = 40_000 * np.exp(np.cumsum(0.6 * moves + rng.normal(0, 0.004, n)))
+    return {"btc_close": btc, **levels, "round_trip_cost": np.where(np.arange(n) < n * 3 // 4, 0.0014, 0.0012)}
 
 
 def rough_market(n: int, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -35,6 +45,8 @@ def rough_market(n: int, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
     bars.iloc[n // 2 : n // 2 + 100, at["volume"]] = 0.0
     context.iloc[n // 4 : n // 4 + 90, :2] = np.nan
     context.iloc[: n // 5, 2] = np.nan
+    context.iloc[n // 2 + 400 : n // 2 + 430, 3] = np.nan  # Bitcoin is silent
+    context.iloc[-n // 5 : -n // 5 + 100, 4:10] = np.nan  # and so are the slow markets
     keep = np.ones(n, bool)
     keep[n // 10 : n // 10 + 37] = keep[-n // 8 : -n // 8 + 5] = False
     return bars[keep], context[keep]

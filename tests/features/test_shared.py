@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from feature_market import clean_market, rough_market, same_bits
 
-import cryptoalgo.features.shared as shared
+import cryptoalgo.features.catalogue  # noqa: F401
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.features.registry import FeatureSet
 
@@ -63,7 +63,7 @@ def test_two_threads_and_another_process_give_the_same_bits():
     with ThreadPoolExecutor(2) as pool:
         for again in pool.map(lambda _: FEATURES.compute(BARS, CONTEXT), range(2)):
             assert same_bits(again, WHOLE).all()
-    script = ("import sys, hashlib; sys.path.insert(0, sys.argv[1]); from feature_market import rough_market; import cryptoalgo.features.shared;"
+    script = ("import sys, hashlib; sys.path.insert(0, sys.argv[1]); from feature_market import rough_market; import cryptoalgo.features.catalogue;"
               "from cryptoalgo.features.registry import FeatureSet;"
               "print(hashlib.sha256(FeatureSet().compute(*rough_market(9_000)).to_numpy().tobytes()).hexdigest())")
     done = subprocess.run([sys.executable, "-c", script, str(Path(__file__).parent)], capture_output=True, text=True, check=True)
@@ -72,7 +72,7 @@ def test_two_threads_and_another_process_give_the_same_bits():
 
 def test_every_input_matters_and_none_is_infinite():
     assert not np.isinf(WHOLE.to_numpy()).any()
-    assert WHOLE.notna().any().all() and (WHOLE.std() > 0).all()
+    assert WHOLE.notna().any().all() and (WHOLE.astype("float64").std() > 0).all()
     assert WHOLE.to_numpy().dtype == np.float32 and WHOLE.index.equals(BARS.index)
 
 
@@ -91,7 +91,8 @@ def test_degenerate_markets_give_numbers_or_nan():
 def test_missing_context_is_refused_by_name_unless_its_group_is_left_out():
     with pytest.raises(InputError, match="funding_rate.*funding_rate_bps.*leave out funding_oi"):
         FEATURES.compute(BARS)
-    without = FeatureSet(tuple(g for g in FEATURES.registry.groups if g != "funding_oi")).compute(BARS)
+    needs = {"funding_oi", "cross_coin", "macro", "costs"}
+    without = FeatureSet(tuple(g for g in FEATURES.registry.groups if g not in needs)).compute(BARS)
     assert same_bits(without, WHOLE[without.columns]).all()
 
 
@@ -102,21 +103,12 @@ def test_missing_open_interest_stays_missing():
 
 def test_hours_become_bars_of_each_timeframe():
     names = {tf: set(FeatureSet(timeframe=tf).names) for tf in ("15m", "1h", "4h")}
-    assert names["15m"] == names["1h"] and names["1h"] - names["4h"] == {"return_1h", "volatility_1h", "volume_ratio_1h", "oi_change_1h"}
+    assert names["15m"] == names["1h"]
+    assert names["1h"] - names["4h"] == {"return_1h", "volatility_1h", "volume_ratio_1h", "oi_change_1h", "btc_return_1h", "momentum_accel_6h",
+                                         "autocorr_1h", "autocorr_6h"}
     assert {f.name: f.lookback for f in FeatureSet(("return_24h",), "15m").features} == {"return_24h": 96}
     with pytest.raises(InputError, match="return_1h.*does not exist at 4h"):
         FeatureSet(("return_1h",), "4h").names
-
-
-def test_every_name_of_the_base_list_is_covered():
-    base = [f"return_{n}h" for n in (1, 4, 12, 24, 48, 168)] + ["rsi_14", "rsi_6", "range_position_24h", "range_position_72h",
-            "bb_position_20", "ma_distance_24h", "ma_distance_168h", "volatility_1h", "volatility_4h", "volatility_24h",
-            "volume_ratio_1h", "volume_ratio_24h", "parkinson_vol_24h", "body_to_range", "close_to_high", "close_to_low", "atr_pct_24h",
-            "buy_volume_ratio_24h", "volume_zscore_24h", "ret_skew_72h", "ret_kurt_72h", "funding_rate_bps", "funding_rate_zscore",
-            "cumulative_funding_24h", "cumulative_funding_72h", "oi_change_1h", "oi_change_4h", "oi_change_24h", "trend_sma20_50",
-            "vol_regime_ratio", "trend_strength_24h"]
-    assert len(base) == 37 and set(base) <= set(FEATURES.names)
-    assert set(shared.LIST_NAMES.values()) <= set(FEATURES.names)
 
 
 # An independent definition of every feature, in pandas on the whole history.
@@ -247,9 +239,122 @@ def oracles(b, x):
     return out | {f"oi_change_{n}h": x.open_interest.pct_change(n) for n in (1, 4, 24)}
 
 
+def _flag(condition):
+    return condition.astype(float)
+
+
+def _streak(condition, cap):
+    return _capped_runs(condition, cap)
+
+
+def _outside(b, n):
+    top, bottom = b.high.rolling(n).max().shift(), b.low.rolling(n).min().shift()
+    return (b.close - top).clip(lower=0) - (bottom - b.close).clip(lower=0)
+
+
+def shared_oracles(b, x, out):
+    "The rest of the shared groups, each from its definition; `out` holds those that they build on."
+    c, h, l, v, r = b.close, b.high, b.low, b.volume, b.close.pct_change()
+    volume20 = v / v.rolling(20).mean()
+    new = {f"{k}_accel": out[k].diff().diff() for k in ("rsi_7", "stoch", "di_diff", "adx", "bb_position_20", "volume_ratio_20")}
+    new |= {f"{k}_vel": out[k].diff() for k in ("atr_14", "vol_regime_ratio")}
+    new |= {"price_rsi_momentum_align": np.sign(c.diff(10)) * np.sign(out["rsi_14"].diff(10)), "is_strong_trend": _flag(out["adx"] > 25),
+            "is_weak_trend": _flag(out["adx"] < 20), "volume_momentum_5": v.rolling(5).sum() / v.rolling(5).sum().shift(5) - 1,
+            "is_high_volume": _flag(volume20 > 1.5),
+            "range_position_20": (c - l.rolling(20).min()) / (h.rolling(20).max() - l.rolling(20).min()),
+            "is_new_high_20": _flag(h == h.rolling(20).max()), "is_new_low_20": _flag(l == l.rolling(20).min()),
+            "consecutive_higher_highs": _streak(h.diff() > 0, 24), "consecutive_lower_lows": _streak(l.diff() < 0, 24)}
+    for k in ("rsi_14", "macd_hist"):
+        p, q = (m / m.rolling(72).std() for m in (c.diff(10), out[k].diff(10)))
+        new[f"divergence_{k}_strength"] = (np.sign(q) * (p * q).abs() ** 0.5).where(p * q < 0, 0.0)
+    rank = out["vol_percentile"]
+    high = rank > 2 / 3
+    new |= {"vol_regime_low": _flag(rank <= 1 / 3), "vol_regime_med": _flag((rank > 1 / 3) & ~high), "vol_regime_high": _flag(high),
+            "vol_regime_high_bars": _streak(high, 168), "trend_regime": np.sign(c.rolling(50).mean() - c.rolling(200).mean())}
+    t, day = b.index, 2 * np.pi * b.index.hour / 24
+    week = t.dayofweek * 24 + t.hour
+    calendar = {"hour_sin": np.sin(day), "hour_cos": np.cos(day), "week_sin": np.sin(2 * np.pi * week / 168), "week_cos": np.cos(2 * np.pi * week / 168),
+                "hour_of_week": week, "is_weekend": t.dayofweek >= 5, "hours_since_funding": t.hour % 8}
+    new |= {name: pd.Series(np.asarray(values, "float64"), t) for name, values in calendar.items()}
+    top, bottom = h.rolling(24).max().shift(), l.rolling(24).min().shift()
+    new |= {"fee_hurdle_pct": 100 * x.round_trip_cost, "expected_cost_to_vol_ratio": x.round_trip_cost / (out["volatility_24h"] * 24**0.5),
+            "breakout_vs_cost": ((c / top - 1).clip(lower=0) - (1 - c / bottom).clip(lower=0)) / x.round_trip_cost}
+    new |= {f"roc_{n}": c.pct_change(n) for n in (1, 4, 12, 24)} | {f"sma_ratio_{n}": c / c.rolling(n).mean() - 1 for n in (10, 20)}
+    new |= {f"volatility_{n}": r.rolling(n).std() for n in (10, 24)}
+    line, middle, spread = c.ewm(span=12, adjust=False).mean() - c.ewm(span=26, adjust=False).mean(), c.rolling(20).mean(), c.rolling(20).std(ddof=0)
+    return new | {
+        "roc_1_lag1": r.shift(), "volume_ratio_5": v / v.rolling(5).mean(), "volume_surge_10": v / v.rolling(10).mean().shift(),
+        "range_expansion_5": (h - l) / (h - l).rolling(5).mean().shift(),
+        "momentum_strength": np.cbrt(c.pct_change(4) * c.pct_change(12) * c.pct_change(24)),
+        "momentum_strength_20": np.cbrt(c.pct_change(5) * c.pct_change(10) * c.pct_change(20)),
+        "macd_line": line / c, "macd_signal": line.ewm(span=9, adjust=False).mean() / c, "bb_upper_20": (middle + 2 * spread) / c - 1,
+        "bb_middle_20": middle / c - 1, "bb_lower_20": (middle - 2 * spread) / c - 1, "log_volume": np.log(1 + v), "log_volume_20": np.log(1 + v.rolling(20).mean())}
+
+
+def market_oracles(b, x):
+    "What other markets say."
+    c, r, m = b.close, b.close.pct_change(), x.btc_close.pct_change()
+    out = {f"btc_return_{n}h": x.btc_close.pct_change(n) for n in (1, 4, 24)}
+    out |= {f"btc_rel_return_{n}h": c.pct_change(n) - x.btc_close.pct_change(n) for n in (4, 24, 72)}
+    price = c / x.btc_close
+    beta = {n: r.rolling(n).cov(m, ddof=0) / m.rolling(n).var(ddof=0) for n in (72, 168)}
+    out |= {"btc_lead": m.shift() - r, "btc_relative_strength_168h": price / price.rolling(168).mean() - 1,
+            "btc_lead_correlation_168h": r.rolling(168).corr(m.shift()), "btc_residual_return_24h": c.pct_change(24) - beta[168] * x.btc_close.pct_change(24)}
+    out |= {f"btc_correlation_{n}h": r.rolling(n).corr(m) for n in (72, 168)} | {f"btc_beta_{n}h": beta[n] for n in (72, 168)}
+    out |= {f"{k}_return_{n}h": x[k].pct_change(n) for n in (24, 120) for k in ("spy", "qqq", "dxy", "gld", "tlt")}
+    return out | {"vix_level": x.vix, "vix_change_24h": x.vix.diff(24), "vix_change_120h": x.vix.diff(120), "vix_zscore_720h": _zscore(x.vix, 720),
+                  "spy_rel_return_120h": c.pct_change(120) - x.spy.pct_change(120)}
+
+
+def coin_oracles(b, out):
+    "The sets of single coins."
+    o, c, h, l, v, r = b.open, b.close, b.high, b.low, b.volume, b.close.pct_change()
+    reach, usual, atr14 = _true_range(b), b.close.pct_change().rolling(168).std(), _wilder(_true_range(b), 14)
+    new = {f"zscore_{n}h": _zscore(c, n) for n in (24, 48, 72, 168)}
+    for d in (10, 20):
+        top, bottom = h.rolling(24 * d).max(), l.rolling(24 * d).min()
+        new |= {f"at_max_{d}d": _flag(h == top), f"at_min_{d}d": _flag(l == bottom), f"dist_from_max_{d}d": c / top - 1, f"dist_from_min_{d}d": c / bottom - 1}
+    new |= {f"rsi_{n}_oversold": _flag(_rsi(c, n) < 30) for n in (6, 14, 28)} | {f"rsi_{n}_overbought": _flag(_rsi(c, n) > 70) for n in (6, 14, 28)}
+    width = c.rolling(20).std(ddof=0) / c.rolling(20).mean()
+    new |= {"volume_climax": _flag(v > 3 * v.rolling(168).mean()), "bb_squeeze": _flag(width < 0.6 * width.rolling(168).mean()),
+            "consecutive_up": _streak(c.diff() > 0, 24), "consecutive_down": _streak(c.diff() < 0, 24)}
+    impulse = {n: c.pct_change(n) / (usual * n**0.5) for n in (4, 12, 24, 48)}
+    new |= {f"trend_spread_{n}h": c.rolling(n // 3).mean() / c.rolling(n).mean() - 1 for n in (12, 24, 72, 168)}
+    new |= {f"impulse_{n}h": impulse[n] for n in (12, 24, 48)}
+    new |= {"volume_support": (v * np.sign(c - o)).rolling(24).sum() / v.rolling(24).sum() * np.sign(c.diff(24)),
+            "pullback_depth_72h": (h.rolling(72).max() - c) / atr14,
+            "breakout_pressure": (2 * out["range_position_24h"] - 1) * v.rolling(4).mean() / v.rolling(24).mean()}
+    new |= {f"momentum_accel_{n}h": c.pct_change(n) - c.pct_change(n).shift(n) for n in (6, 12, 24, 48)}
+    new |= {f"efficiency_ratio_{n}h": c.diff(n).abs() / c.diff().abs().rolling(n).sum() for n in (24, 72)}
+    new |= {f"breakout_strength_{n}h": (c - h.rolling(n).max().shift()) / atr14 for n in (24, 72, 168)}
+    new |= {f"ret_autocorr_lag{k}": r.rolling(72).corr(r.shift(k)) for k in (1, 2, 4)}
+    vol12 = r.rolling(12).std()
+    new |= {"vol_surge_persistence": _streak(vol12 > 1.5 * usual, 48), "vol_term_structure": vol12 / r.rolling(72).std(),
+            "range_expansion": reach.rolling(4).mean() / reach.rolling(72).mean()}
+    span = {n: h.rolling(n).max() - l.rolling(n).min() for n in (24, 168)}
+    wick = ((np.minimum(o, c) - l) - (h - np.maximum(o, c))) / (h - l)
+    side = np.sign(_outside(b, 24))
+    new |= {"compression_ratio": span[24] / span[168], "breakout_distance": _outside(b, 72) / atr14,
+            "whipsaw_score": _flag(c.diff() * c.diff().shift() < 0).rolling(24).mean(),
+            "body_efficiency": (c - o).rolling(24).sum().abs() / (h - l).rolling(24).sum(), "volume_breakout_confirm": side * out["volume_ratio_20"],
+            "reversal_pressure": wick.rolling(12).mean()}
+    crowd, big = _zscore(v.rolling(4).mean(), 168).clip(lower=0), r.abs() > 2 * usual
+    down, up = ((r.clip(upper=0) ** 2).rolling(72).sum(), (r.clip(lower=0) ** 2).rolling(72).sum())
+    new |= {"fomo_score": impulse[24].clip(lower=0) * crowd, "panic_score": (-impulse[24]).clip(lower=0) * crowd,
+            "pump_dump_signal": _flag((impulse[24].shift(4) > 2) & (impulse[4] < -1)), "consecutive_big_moves": _streak(big, 24),
+            "vol_asymmetry": (down - up) / (down + up)}
+    new |= {f"extreme_move_freq_{n}h": _flag(big).rolling(n).mean() for n in (24, 72)}
+    new |= {f"autocorr_{n}h": r.rolling(168).corr(r.shift(n)) for n in (1, 6, 12, 24)}
+    price, crowd_day = (h + l + c) / 3, v.rolling(24).mean()
+    bottom = crowd_day.rolling(720).min()
+    return new | {"vwap_distance_24h": c / ((price * v).rolling(24).sum() / v.rolling(24).sum()) - 1,
+                  "hype_cycle_position": (crowd_day - bottom) / (crowd_day.rolling(720).max() - bottom)}
+
+
 CLEAN_BARS, CLEAN_CONTEXT = clean_market(3_600, seed=11)
 CLEAN = FEATURES.compute(CLEAN_BARS, CLEAN_CONTEXT).iloc[2_600:]
 ORACLES = oracles(CLEAN_BARS, CLEAN_CONTEXT)
+ORACLES |= shared_oracles(CLEAN_BARS, CLEAN_CONTEXT, ORACLES) | market_oracles(CLEAN_BARS, CLEAN_CONTEXT) | coin_oracles(CLEAN_BARS, ORACLES)
 
 
 @pytest.mark.parametrize("name", FEATURES.names)
