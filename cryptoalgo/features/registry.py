@@ -178,6 +178,12 @@ class FeatureSet:
         return self.registry.select(self.select, self.timeframe)
 
     @cached_property
+    def by_group(self) -> dict[str, "FeatureSet"]:
+        "The same features, a set per group."
+        return {group: FeatureSet(tuple(f.name for f in fs), self.timeframe, self.registry)
+                for group, fs in groupby(self.features, lambda f: f.group)}
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         "Column names."
         return tuple(f.name for f in self.features)

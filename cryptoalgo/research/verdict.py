@@ -19,7 +19,8 @@ from ..core.ledger import TrialView
 from ..core.statistics import dsr, moments, psr, sharpe
 from ..features.labels import make_labels
 from ..models.scores import as_plain, score
-from .experiment import Development, Tested, Trained, features_fn, first_test, prepare, run_costs
+from .dataset import Development, features_fn, prepare
+from .experiment import Tested, Trained, first_test, run_costs
 from .series import Experiment, Raw, Series
 from ..trading.rules import decide
 

@@ -16,7 +16,8 @@ from ..core.clock import iso
 from ..core.provenance import write_frame, write_json
 from ..data.quality import qa_table
 from ..features.dataset_qa import drift_table
-from ..research.experiment import Dataset, Development, Tested, Trained
+from ..research.dataset import Dataset, Development
+from ..research.experiment import Tested, Trained
 from ..research.series import Experiment
 from ..research.portfolio import Portfolio
 from ..research.verdict import Verdict

@@ -22,7 +22,7 @@ from ..core.provenance import code_digest, digest, environment, file_digest, wri
 from ..core.settings import Settings, load_settings
 from ..data.contracts import Contract, load_contracts
 from ..data.store import Store
-from ..research import experiment as ex
+from ..research import dataset, experiment as ex
 from ..research.portfolio import Member, Portfolio, hold_together
 from ..research.series import Experiment, Raw, read_raw
 from ..research.verdict import Record, Verdict, record_of, validate, warm_start
@@ -66,6 +66,11 @@ class Holder(ABC):
     def cache(self) -> StageCache:
         "Kept results of all stages of all issues."
         return StageCache(self.settings.path(self.settings.data_dir) / "prepared")
+
+    @property
+    def keep(self) -> dataset.Keep:
+        "Where a stage keeps its parts; `force` keeps nothing."
+        return dataset.make if self.force else self.cache.kept
 
     def stage(self, name: str) -> Stage:
         "A stage by name."
@@ -125,15 +130,15 @@ class Unit(Holder):
 
     file_name = "unit.json"
     stages = {
-        "data": Stage("p10_data", ex.Development, (read_raw, ex.prepare), (), ("data", "simulator"),
-                      lambda unit: ex.prepare(unit.experiment, unit.raw)),
-        "features": Stage("p20_features", ex.Dataset, (ex.build_dataset,), ("data",), ("features", "labels", "splits"),
-                          lambda unit, data: ex.build_dataset(unit.experiment, data)),
+        "data": Stage("p10_data", dataset.Development, (read_raw, dataset.prepare), (), ("data", "simulator"),
+                      lambda unit: dataset.prepare(unit.experiment, unit.raw)),
+        "features": Stage("p20_features", dataset.Dataset, (dataset.build_dataset,), ("data",), ("features", "labels", "splits"),
+                          lambda unit, data: dataset.build_dataset(unit.experiment, data, unit.keep)),
         "train": Stage("p30_train", ex.Trained, (ex.train,), ("features",), ("labels", "splits", "model", "seed"),
                        lambda unit, features: ex.train(unit.experiment, features)),
         "backtest": Stage("p50_backtest", ex.Tested, (ex.trade,), ("data", "train"), ("rules", "costs"),
                           lambda unit, data, train: ex.trade(unit.experiment, data, train)),
-        "validate": Stage("p60_validate", Verdict, (read_raw, ex.prepare, validate), ("data", "train", "backtest"),
+        "validate": Stage("p60_validate", Verdict, (read_raw, dataset.prepare, validate), ("data", "train", "backtest"),
                           ("data", "simulator", "labels", "rules", "costs", "validation", "seed"),
                           lambda unit, data, train, backtest: validate(unit.experiment, data, train, backtest, unit.raw_exam, unit.record)),
     }
@@ -194,7 +199,7 @@ class Unit(Holder):
         "What the ledger says of this coin, up to the head."
         x, view = self.experiment, self.ledger.view(self.head)
         reads = {tuple(e.body[k] for k in ("trial_id", "start_ms", "end_ms")) for e in view.find("holdout_read", coin=x.coin, market=x.market)}
-        return record_of(view.trials_for(x.coin, x.market, *ex.span_of(x, self.load("data"))), len(reads))
+        return record_of(view.trials_for(x.coin, x.market, *dataset.span_of(x, self.load("data"))), len(reads))
 
     def key(self, name: str) -> str:
         stage, x = self.stage(name), self.experiment
@@ -216,7 +221,7 @@ class Unit(Holder):
         code = [code_digest(*(f for name in ("data", "features", "train", "backtest") for f in self.stages[name].code)), x.feature_set.digest]
         asked = x.params.model_dump(mode="json", exclude={"validation"})
         return Trial(digest(code), data.raw_digest, digest([asked, x.costs]), x.market, x.coin, x.timeframe,
-                     f"issue-{self.issue}", "finished", *ex.span_of(x, data), self.load("backtest").daily["net"])
+                     f"issue-{self.issue}", "finished", *dataset.span_of(x, data), self.load("backtest").daily["net"])
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #1bf8c52f
 @dataclass(frozen=True, repr=False)

@@ -31,7 +31,7 @@ from ..features.labels import make_labels
 from ..features.splits import WalkForward
 from ..models.estimators import Model, directed
 from ..models.learners import rows_of
-from ..research.experiment import features_fn
+from ..research.dataset import features_fn
 from ..research.series import Experiment, Raw, last_moment, read_raw
 from .pipeline import Unit
 from .runner import RunOptions, units_of

@@ -30,7 +30,7 @@ def sections() -> dict[str, str]:
 def names_in(text: str) -> list[str]:
     "Everything in a list that is written like a name: with an underscore, braces or a product sign."
     found = [m[0] for m in NAME.finditer(text) if re.search(r"[_{×]", m[0])]
-    return [name for word in found for name in expanded(word) if name not in WORDS]
+    return [name for word in found for name in expanded(word) if name not in WORDS and not name.isdigit()]
 
 
 @pytest.mark.parametrize("letter", LISTS)

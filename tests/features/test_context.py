@@ -56,7 +56,7 @@ def test_bitcoin_counts_for_an_hour_and_a_daily_close_for_five_days():
     seen = market_context(BARS, btc=btc)["btc_close"]
     assert seen.iloc[:3].tolist() == [100.0, 101.0, 101.0] and seen.iloc[3:].isna().all()
     day = pd.DatetimeIndex(["2024-01-01"], tz="UTC").as_unit("ms")
-    rows = pd.DataFrame({"ticker": ["SPY", "^VIX"], "close": [400.0, 17.0], "available_time": day + pd.Timedelta("21h")}, index=day.repeat(2))
+    rows = pd.DataFrame({"ticker": ["SPY", "^VIX"], "close": [400.0, 17.0], "available_time": day.repeat(2) + pd.Timedelta("21h")}, index=day.repeat(2))
     table = market_context(BARS, macro=rows, round_trip_cost=0.001)
     assert table["spy"].iloc[:20].isna().all() and (table["spy"].iloc[20:] == 400).all() and (table["vix"].iloc[20:] == 17).all()
     later = BARS.set_axis(INDEX + pd.Timedelta("5D")).assign(available_time=lambda b: b.index + HOUR)

@@ -14,7 +14,8 @@ from cryptoalgo.core.settings import load_settings
 from cryptoalgo.features.dataset_qa import dataset_qa
 from cryptoalgo.models.scores import as_plain, calibration_bins, deciles, score
 from cryptoalgo.core.ledger import Span
-from cryptoalgo.research.experiment import Dataset, Development, Tested, Trained
+from cryptoalgo.research.dataset import Dataset, Development
+from cryptoalgo.research.experiment import Tested, Trained
 from cryptoalgo.research.series import Experiment, Series
 from cryptoalgo.research.verdict import Verdict
 from cryptoalgo.trading.diagnostics import diagnose, waterfall
