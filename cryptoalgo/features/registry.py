@@ -221,6 +221,10 @@ class FeatureSet:
         "Compiled passes, one per group."
         return tuple(load(text) for text in self.sources.values())
 
+    def __reduce__(self) -> tuple[type["FeatureSet"], tuple]:
+        "It travels to another process as what was asked for; formulas are built there anew."
+        return FeatureSet, (self.select, self.timeframe) if self.registry is REGISTRY else (self.select, self.timeframe, self.registry)
+
     def stream(self) -> "Stream":
         "A fresh memory."
         return Stream(self)
