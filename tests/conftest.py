@@ -34,14 +34,30 @@ def data_dir() -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def reference():
-    "`reference(name)` is the entry of that name in the file named by CRYPTOALGO_REFERENCE."
+def reference_entries() -> list[dict]:
+    "The entries of the file named by CRYPTOALGO_REFERENCE."
     path = Path(os.environ.get("CRYPTOALGO_REFERENCE", ROOT.parent / "shared" / "reference" / "statistics.json"))
     if not path.is_file():
         missing(f"reference numbers ({path})", "name their file in CRYPTOALGO_REFERENCE")
-    entries = {e["name"]: e for e in json.loads(path.read_text())["entries"]}
-    return entries.__getitem__
+    return json.loads(path.read_text())["entries"]
+
+
+@pytest.fixture(scope="session")
+def reference():
+    "`reference(name)` is the entry of that name in the file named by CRYPTOALGO_REFERENCE."
+    return {e["name"]: e for e in reference_entries()}.__getitem__
+
+
+@pytest.fixture(scope="session")
+def references():
+    "`references(prefix)` are all entries whose names begin so; at least one."
+
+    def beginning(prefix):
+        found = [e for e in reference_entries() if e["name"].startswith(prefix)]
+        assert found, f"no entry begins with '{prefix}'"
+        return found
+
+    return beginning
 
 
 @pytest.fixture(scope="session")

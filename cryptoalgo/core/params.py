@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from .errors import InputError, nearest
 from .evidence import CheckSpec, GateSpec
@@ -54,11 +54,15 @@ class FeatureParams(Section):
 # %% ../../nbs/0_core/04_params.ipynb #fe83dd52
 class LabelParams(Section):
     "What a model is asked to foresee (F4). Barriers in units of σ, the deviation of one-bar returns."
-    kind: Literal["triple_barrier", "forward_return"]
+    kind: Literal["triple_barrier", "forward_return", "turning_point_return", "direction_vote"]
     horizon_bars: int = Field(ge=1)
-    up_sigma: float = Field(gt=0)
-    down_sigma: float = Field(gt=0)
+    up_sigma: float = Field(gt=0)  # triple_barrier
+    down_sigma: float = Field(gt=0)  # triple_barrier
     vol_bars: int = Field(ge=2)
+    least_crosses: int = Field(default=3, ge=1, le=5)  # turning_point_return: of five oscillators
+    target_sigma: float = Field(default=1.8, gt=0)  # direction_vote: how far the right side must go
+    vote_bars: tuple[PositiveInt, PositiveInt] = (24, 72)  # direction_vote: the two returns that vote
+    sma_bars: int = Field(default=50, ge=2)  # direction_vote: the mean that the close is held against
 
 
 class SplitParams(Section):

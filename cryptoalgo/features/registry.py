@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..core.clock import timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
+from ..core.training_only import refuse_training_only
 from .compiler import Program, load, module_source
 from .expressions import INPUTS, Absent, Expr, at_timeframe, expr, source
 
@@ -84,6 +85,7 @@ class Registry:
 
     def _admit(self, entry: _Entry) -> None:
         "Check an entry by building it, then keep it. A cell that is run again, or a copy of one, replaces its own feature."
+        refuse_training_only([entry.name], "feature")
         old = self._entries.get(entry.name)
         if old and not _same(old.function, entry.function):
             raise InputError(f"feature '{entry.name}': already declared in {old.function.__module__}; choose another name")

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Span', 'Fold', 'spans_of', 'WalkForward', 'fold_table', 'CombinatorialPurged', 'PurgedKFold', 'Holdout',
-           'holdout_cut']
+           'holdout_cut', 'split_indicator']
 
 # %% ../../nbs/2_features/27_splits.ipynb #81e3feb0
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
@@ -262,3 +263,30 @@ def holdout_cut(
         lacks = "before it to train on" if first == 0 else "inside it"
         raise InputError(f"holdout from {begin} to {end}: {seen} leave none {lacks}; bring a longer series or leave this coin out")
     return Holdout(Span(0, int(first)), Span(int(first), int(stop)))
+
+# %% ../../nbs/2_features/27_splits.ipynb #25f069b3
+def split_indicator(
+    event_time: pd.DatetimeIndex,  # open times of the rows that were split
+    folds: Sequence[Fold],  # from any splitter; one at a time where several test the same row
+    holdout: Span | None = None,  # rows that are held out
+) -> pd.Series:  # str per row: "holdout", "test 0", "test 1", …, "train", or "gap" for a row of none of these
+    "What each row is used for. Raises `InputError` for a row that two folds test, or that is both held out and used."
+    out, tested = np.full(len(event_time), "gap", dtype=object), np.full(len(event_time), -1)
+    for fold in folds:
+        if max(stop for _, stop in (*fold.train, *fold.test)) > len(out):
+            raise InputError(f"fold {fold.number}: it has rows beyond the {len(out)} given; give the event times that were split")
+        twice = fold.test_rows()[tested[fold.test_rows()] >= 0]
+        if twice.size:
+            raise InputError(f"row {twice[0]} ({event_time[twice[0]]}): folds {tested[twice[0]]} and {fold.number} both test it; "
+                             "ask for one fold at a time")
+        out[fold.train_rows()] = "train"
+        tested[fold.test_rows()] = fold.number
+    for number in np.unique(tested[tested >= 0]):
+        out[tested == number] = f"test {number}"
+    if holdout:
+        used = np.flatnonzero(out[slice(*holdout)] != "gap")
+        if used.size:
+            row = holdout.start + int(used[0])
+            raise InputError(f"row {row} ({event_time[row]}): held out, and '{out[row]}' too; cut the holdout off before splitting")
+        out[slice(*holdout)] = "holdout"
+    return pd.Series(out, index=event_time, name="split", dtype="str")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['label_spans', 'concurrency', 'average_uniqueness', 'uniqueness_weights', 'return_attribution', 'time_decay',
-           'draw_probabilities', 'sequential_bootstrap']
+           'signal_weights', 'sample_weights', 'draw_probabilities', 'sequential_bootstrap']
 
 # %% ../../nbs/2_features/26_weights.ipynb #360a3c17
 from typing import Literal
@@ -107,6 +107,45 @@ def time_decay(
     age = np.cumsum(np.asarray(uniqueness, "float64"))
     slope = (1 - oldest) / age[-1] if oldest >= 0 else 1 / ((oldest + 1) * age[-1])
     return np.maximum(1 + slope * (age - age[-1]), 0)
+
+# %% ../../nbs/2_features/26_weights.ipynb #6d56375b
+def signal_weights(
+    labels: pd.DataFrame,  # rows to weigh
+    signal: pd.Series,  # bool by event_time: where the target is a turning point; may have rows besides those of `labels`
+    factor: float = 5.0,  # how many times such a row counts
+) -> pd.Series:  # float64 on the index of `labels`: `factor` or 1
+    "Weight of a signal. Raises `InputError` for a row of `labels` of which `signal` says nothing."
+    if not (0 < factor < np.inf):
+        raise InputError(f"factor = {factor}: a signal counts a positive, finite number of times; 1 means as much as any row")
+    marked = signal.reindex(labels.index)
+    if marked.isna().any():
+        raise InputError(f"signal: nothing is known of the label at {labels.index[marked.isna()][0]}; mark each row true or false")
+    return pd.Series(np.where(marked.astype(bool), float(factor), 1.0), index=labels.index, name="weight")
+
+# %% ../../nbs/2_features/26_weights.ipynb #71f4377a
+def sample_weights(
+    labels: pd.DataFrame,  # the training rows, oldest first, each with t_start and t_end
+    event_time: pd.DatetimeIndex,  # open times of all bars, ascending
+    log_returns: np.ndarray | None = None,  # float64 (bars,) into each bar; None = no attribution
+    oldest: float = 1.0,  # weight that the oldest label tends to; 1 = no decay
+    signal: pd.Series | None = None,  # bool by event_time, where the target is a turning point; None = no signal
+    factor: float = 5.0,  # how many times a signal counts
+) -> pd.Series:  # float64 on the index of `labels`, 0 or more, mean 1
+    "Uniqueness × attribution × decay × signal. Raises `InputError` where nothing is left to weigh."
+    starts, ends = label_spans(labels, event_time)
+    if not len(labels):
+        raise InputError("0 labels: weights of mean 1 need at least one; drop the rows without a label, but not all of them")
+    unique = average_uniqueness(starts, ends, len(event_time))
+    weight = unique * time_decay(unique, oldest)
+    if log_returns is not None:
+        if len(log_returns) != len(event_time):
+            raise InputError(f"{len(log_returns)} log returns for {len(event_time)} bars: attribution needs one into each bar")
+        weight *= return_attribution(log_returns, starts, ends)
+    if signal is not None:
+        weight *= signal_weights(labels, signal, factor).to_numpy()
+    if not weight.sum() > 0:
+        raise InputError(f"weights of {weight.size} labels: attribution and decay leave nothing of any; leave one of them out")
+    return pd.Series(weight * weight.size / weight.sum(), index=labels.index, name="weight")
 
 # %% ../../nbs/2_features/26_weights.ipynb #94a50e83
 @njit(cache=True)

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import InputError
 from ..core.params import ModelParams
 from ..core.provenance import plain
+from ..core.training_only import refuse_training_only
 
 # %% ../../nbs/3_models/31_learners.ipynb #6bd904f1
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Rows:
     names: tuple[str, ...]  # features, in order
     at: np.ndarray  # int64, ascending: which rows of the matrix
     bins: lgb.Dataset | None = None  # of the whole matrix
+
+    def __post_init__(self) -> None:
+        refuse_training_only(self.names, "feature")
 
     def take(self, rows: np.ndarray) -> "Rows":
         "Rows of these rows."
@@ -46,7 +50,8 @@ class Rows:
 def rows_of(
     features: pd.DataFrame,  # Features
 ) -> Rows:  # all of them
-    "Features as a learner sees them. Raises `InputError` on an infinite value."
+    "Features as a learner sees them. Raises `InputError` on an infinite value and on a training-only column."
+    refuse_training_only(features.columns, "feature")
     matrix = np.array(features, dtype="float32", order="C")
     wild = np.argwhere(np.isinf(matrix))
     if wild.size:

@@ -12,10 +12,12 @@ from cryptoalgo.features.splits import (
     CombinatorialPurged,
     Fold,
     PurgedKFold,
+    Span,
     WalkForward,
     fold_table,
     holdout_cut,
     spans_of,
+    split_indicator,
 )
 
 HOUR = 3_600_000
@@ -207,3 +209,29 @@ def test_a_block_inside_a_hole_is_named():
     t_start, t_end = pd.Series(from_ms(opens)), pd.Series(from_ms(opens + HOUR))
     with pytest.raises(InputError, match="fold 1: no bar between .* a hole in the data"):
         WalkForward("anchored", 3, 10).split(t_start, t_end, from_ms(opens))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labelled_rows(), splitters, st.integers(0, 40))
+def test_the_indicator_says_of_each_row_what_the_folds_do_with_it(data, splitter, held_out):
+    t_start, t_end, event_time = data
+    used = len(event_time) - held_out
+    folds = splitter.split(t_start[:used], t_end[:used], event_time[:used])
+    holdout = Span(used, len(event_time)) if held_out else None
+    for chosen in ([f] for f in folds) if isinstance(splitter, CombinatorialPurged) else (folds, folds[-1:]):
+        trained, tested = ([set(getattr(f, name)().tolist()) for f in chosen] for name in ("train_rows", "test_rows"))
+        expected = ["holdout" if row >= used else
+                    next((f"test {f.number}" for f, rows_ in zip(chosen, tested) if row in rows_),
+                         "train" if any(row in rows_ for rows_ in trained) else "gap") for row in range(len(event_time))]
+        got = split_indicator(event_time, chosen, holdout)
+        assert got.tolist() == expected and got.name == "split" and got.index.equals(event_time)
+
+
+@pytest.mark.parametrize(("folds", "holdout", "words"), [
+    ([Fold(0, (), (Span(2, 5),), 0, 0), Fold(1, (), (Span(4, 6),), 0, 0)], None, "row 4 .*folds 0 and 1 both test it"),
+    ([Fold(0, (Span(0, 3),), (Span(3, 5),), 0, 0)], Span(4, 9), "row 4 .*held out, and 'test 0' too"),
+    ([Fold(0, (Span(0, 3),), (Span(8, 12),), 0, 0)], None, "fold 0: it has rows beyond the 10"),
+])
+def test_a_row_of_two_uses_is_refused(folds, holdout, words):
+    with pytest.raises(InputError, match=words):
+        split_indicator(from_ms(np.arange(10) * HOUR), folds, holdout)

@@ -14,7 +14,9 @@ from cryptoalgo.features.weights import (
     draw_probabilities,
     label_spans,
     return_attribution,
+    sample_weights,
     sequential_bootstrap,
+    signal_weights,
     time_decay,
     uniqueness_weights,
 )
@@ -52,40 +54,39 @@ def test_prefix_sums_equal_the_indicator_matrix(span, seed):
     assert np.allclose(draw_probabilities(*span, drawn), expected / expected.sum(), rtol=1e-12)
 
 
-def test_reference_uniqueness(reference, close_to):
-    e = reference("uniqueness.spans")
-    starts, ends = np.array(e["inputs"]["spans_inclusive"]).T
-    n_bars, expected = e["inputs"]["n_bars"], e["expected"]
-    alive, unique = concurrency(starts, ends, n_bars), average_uniqueness(starts, ends, n_bars)
-    assert alive.tolist() == expected["concurrency"]
-    assert close_to(unique, expected["average_uniqueness"], e["tolerance"])
-    assert close_to(unique.mean(), expected["mean_of_labels"], e["tolerance"])
-    cells = ends - starts + 1
-    assert close_to((unique * cells).sum() / cells.sum(), expected["mean_over_cells"], e["tolerance"])
+def of_spans(x):
+    "What an entry of spans asks for, by the names of the file. Only what is read is computed."
+    starts, ends = np.array(x["spans_inclusive"]).T
+    n_bars = x.get("n_bars", len(x.get("prices", ())))
+    returns = np.diff(np.log(x["prices"]), prepend=np.nan) if "prices" in x else None
+    unique, cells = average_uniqueness(starts, ends, n_bars), ends - starts + 1
+    alive = concurrency(starts, ends, n_bars)
+
+    def raw(first):  # before scaling, the plain sum
+        return [abs(sum(returns[i] / alive[i] for i in range(s + first, e + 1) if not np.isnan(returns[i]))) for s, e in zip(starts, ends)]
+
+    return {
+        "concurrency": lambda: alive, "average_uniqueness": lambda: unique, "mean_of_labels": lambda: unique.mean(),
+        "mean_over_cells": lambda: (unique * cells).sum() / cells.sum(),
+        "probabilities_before_each_draw": lambda: [
+            draw_probabilities(starts, ends, n_bars, x["drawn"][:i]) for i in range(len(x["drawn"]) + 1)],
+        "raw_book": lambda: raw(0), "raw_excluding_entry_bar_return": lambda: raw(1),
+        "normalised_book": lambda: return_attribution(returns, starts, ends, "include"),
+        "normalised_excluding_entry": lambda: return_attribution(returns, starts, ends, "exclude"),
+        "decay": lambda: time_decay(unique, x["c"]),
+    }
 
 
-def test_reference_sequential_bootstrap(reference, close_to):
-    e = reference("sequential_bootstrap.probabilities")
-    starts, ends = np.array(e["inputs"]["spans_inclusive"]).T
-    for i, expected in enumerate(e["expected"]["probabilities_before_each_draw"]):
-        got = draw_probabilities(starts, ends, e["inputs"]["n_bars"], e["inputs"]["drawn"][:i])
-        assert close_to(got, expected, e["tolerance"])
-
-
-def test_reference_return_attribution(reference, close_to):
-    e = reference("sample_weights.return_attribution")
-    starts, ends = np.array(e["inputs"]["spans_inclusive"]).T
-    returns = np.diff(np.log(e["inputs"]["prices"]), prepend=np.nan)
-    for option, key in (("include", "normalised_book"), ("exclude", "normalised_excluding_entry")):
-        assert close_to(return_attribution(returns, starts, ends, option), e["expected"][key], e["tolerance"])
-
-
-def test_reference_uniqueness_and_decay(reference, close_to):
-    e = reference("sample_weights.uniqueness_and_decay")
-    starts, ends = np.array(e["inputs"]["spans_inclusive"]).T
-    unique = average_uniqueness(starts, ends, e["inputs"]["n_bars"])
-    assert close_to(unique, e["expected"]["average_uniqueness"], e["tolerance"])
-    assert close_to(time_decay(unique, e["inputs"]["c"]), e["expected"]["decay"], e["tolerance"])
+@pytest.mark.parametrize("prefix", ["uniqueness.", "sequential_bootstrap.", "sample_weights."])
+def test_reference(prefix, references, close_to):
+    "Every number of every entry whose name begins so; one of another form fails."
+    for entry in references(prefix):
+        known = of_spans(entry["inputs"])
+        for key, expected in entry["expected"].items():  # a key that is not known here is a KeyError
+            got = known[key]()
+            if key == "probabilities_before_each_draw":
+                got = got[: len(expected)]
+            assert np.shape(got) == np.shape(expected) and close_to(got, expected, entry["tolerance"]), (entry["name"], key)
 
 
 @settings(max_examples=50, deadline=None)
@@ -122,7 +123,54 @@ def test_every_bar_labelled_has_uniqueness_of_one_over_the_horizon():
     assert np.allclose(unique[horizon:-horizon], 1 / horizon)
 
 
+def as_labels(starts, ends, n_bars):
+    "Spans as a frame of labels, oldest first, and the bars' times."
+    order = np.lexsort((ends, starts))
+    times = from_ms(np.arange(n_bars + 1) * 3_600_000)
+    frame = pd.DataFrame({"t_start": times[starts[order]], "t_end": times[ends[order] + 1]}, index=times[starts[order]])
+    return frame[~frame.index.duplicated()], times[:-1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(spans(), st.integers(0, 2**32 - 1), st.floats(0.1, 20), st.floats(-0.9, 1), st.booleans(), st.booleans())
+def test_the_weight_of_a_row_is_the_product_of_its_parts_over_their_mean(span, seed, factor, oldest, attributed, marked):
+    labels, times = as_labels(*span)
+    rng = np.random.default_rng(seed)
+    returns, turning = rng.normal(size=len(times)), pd.Series(rng.random(len(times)) < 0.3, times)
+    covers = indicator(*label_spans(labels, times), len(times))
+    share = covers / np.maximum(covers.sum(axis=1), 1)[:, None]
+    product, age = [], 0.0
+    unique = share.sum(axis=0) / covers.sum(axis=0)
+    for k, (t, u) in enumerate(zip(labels.index, unique)):
+        age += u
+        fall = 1 - (unique.sum() - age) * ((1 - oldest) / unique.sum() if oldest >= 0 else 1 / ((1 + oldest) * unique.sum()))
+        moved = abs((share[:, k] * returns).sum()) if attributed else 1.0
+        product.append(u * max(fall, 0) * moved * (factor if marked and turning[t] else 1.0))
+    got = sample_weights(labels, times, returns if attributed else None, oldest, turning if marked else None, factor)
+    assert got.index.equals(labels.index) and got.name == "weight" and (got >= 0).all()
+    assert np.allclose(got, np.array(product) / np.mean(product), rtol=1e-7, atol=1e-9) and np.isclose(got.mean(), 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.floats(0.01, 100), st.integers(0, 5))
+def test_a_signal_counts_factor_times_and_all_else_once(marks, factor, more):
+    times = from_ms(np.arange(len(marks) + more) * 3_600_000)
+    signal = pd.Series([*marks, *[True] * more], times)
+    got = signal_weights(pd.DataFrame(index=times[: len(marks)]), signal.sample(frac=1, random_state=0), factor)
+    assert got.tolist() == [factor if m else 1.0 for m in marks]
+    assert signal_weights(pd.DataFrame(index=times), signal).isin([1.0, 5.0]).all()
+
+
+BOOK, HOURS = as_labels(np.array([0, 2, 4]), np.array([2, 3, 5]), 6)
+
+
 @pytest.mark.parametrize(("call", "words"), [
+    (lambda: signal_weights(BOOK, pd.Series(True, HOURS), 0.0), "factor = 0"),
+    (lambda: signal_weights(BOOK, pd.Series(True, HOURS), np.inf), "factor = inf"),
+    (lambda: signal_weights(BOOK, pd.Series(True, HOURS[:3])), "signal: nothing is known of the label at 1970-01-01 04:00"),
+    (lambda: sample_weights(BOOK, HOURS, np.ones(5)), "5 log returns for 6 bars"),
+    (lambda: sample_weights(BOOK.iloc[:0], HOURS), "0 labels"),
+    (lambda: sample_weights(BOOK, HOURS, np.eye(6)[0], -0.9), "leave nothing of any"),
     (lambda: average_uniqueness([0, 4], [2, 9], 6), "label 1 covers bars 4 to 9"),
     (lambda: concurrency([3], [2], 6), "0 <= first <= last < 6"),
     (lambda: time_decay(np.ones(3), -1.0), "oldest = -1"),
