@@ -6,12 +6,13 @@
 __all__ = ['Keep', 'Development', 'span_of', 'prepare', 'features_fn', 'make', 'Group', 'Labelled', 'folds_of', 'Dataset',
            'build_dataset']
 
-# %% ../../nbs/5_research/50a_dataset.ipynb #bf831567
+# %% ../../nbs/5_research/50a_dataset.ipynb #b0e1ccc3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.clock import timeframe_ms, to_ms
@@ -23,10 +24,11 @@ from ..features.dataset_qa import dataset_qa
 from ..features.labels import make_labels
 from ..features.leakage import certify, certify_labels
 from ..features.splits import Fold, WalkForward, fold_table
-from ..features.weights import uniqueness_weights
+from ..features.turning_points import turning_points
+from ..features.weights import sample_weights, uniqueness_weights
 from .series import Experiment, Raw, Series
 
-# %% ../../nbs/5_research/50a_dataset.ipynb #5be4b2ff
+# %% ../../nbs/5_research/50a_dataset.ipynb #1ef1c6c0
 @dataclass(frozen=True)
 class Development:
     "p10: everything before the holdout."
@@ -50,7 +52,7 @@ def prepare(
     qa = raw_qa(raw.bars, x.timeframe, fill, raw.revisions, raw.waivers) | {"symbol": x.symbol, "simulated": x.simulated, "planted": raw.planted}
     return Development(Series(bars, raw.funding, raw.open_interest, raw.btc, raw.macro), qa, raw.digest)
 
-# %% ../../nbs/5_research/50a_dataset.ipynb #6cf2195c
+# %% ../../nbs/5_research/50a_dataset.ipynb #32d47f25
 def features_fn(x: Experiment) -> Callable[[pd.DataFrame, Published], pd.DataFrame]:
     "All features of an experiment as one function: training, exam and live trading call it."
     return Part(x.feature_set, x.round_trip_cost).batch
@@ -85,7 +87,7 @@ def _group(part: Part, series: Series, data_digest: str) -> Group:
         hashes={"features": part.features.digest, "data": data_digest}).raise_on_breach()
     return Group(part.batch(series.bars, series.published), certificate.to_dict())
 
-# %% ../../nbs/5_research/50a_dataset.ipynb #6f6fc68c
+# %% ../../nbs/5_research/50a_dataset.ipynb #628a2deb
 @dataclass(frozen=True)
 class Labelled:
     "What should be foretold, and how it is divided."
@@ -101,11 +103,11 @@ def folds_of(x: Experiment, labels: pd.DataFrame) -> list[Fold]:
     return WalkForward(s.mode, s.min_train_days, s.n_folds, s.embargo_bars).split(labels["t_start"], labels["t_end"], pd.DatetimeIndex(labels.index))
 
 
-def _summary(known: pd.DataFrame) -> dict[str, Any]:
+def _summary(known: pd.DataFrame, bars: pd.DataFrame) -> dict[str, Any]:
     "What the labels look like: how many, how balanced, how much they overlap."
-    return {"labelled_rows": len(known), "positive_rate": float((known["y"] > 0).mean()),
-            "mean_hours_to_end": float((to_ms(known["t_end"]) - to_ms(known["t_start"])).mean() / timeframe_ms("1h")),
-            "mean_uniqueness": float(known["weight"].mean())}
+    hours = (to_ms(known["t_end"]) - to_ms(known["t_start"])) / timeframe_ms("1h")
+    return {"labelled_rows": len(known), "positive_rate": float((known["y"] > 0).mean()), "mean_hours_to_end": float(hours.mean()),
+            "mean_uniqueness": float(uniqueness_weights(known, pd.DatetimeIndex(bars.index)).mean())}
 
 
 def _labelled(x: Experiment, bars: pd.DataFrame, data_digest: str) -> Labelled:
@@ -115,11 +117,19 @@ def _labelled(x: Experiment, bars: pd.DataFrame, data_digest: str) -> Labelled:
     certificate = certify_labels(lambda some: make_labels(some, x.params.labels), bars, folds,
                                  {"labels": code_digest(make_labels), "data": data_digest}).raise_on_breach()
     known = labels.dropna(subset=["y"])
-    weight = uniqueness_weights(known, pd.DatetimeIndex(bars.index))
     table = fold_table(folds, labels["t_end"], pd.DatetimeIndex(labels.index)).reset_index()
-    return Labelled(labels.assign(weight=weight.reindex(labels.index)), table, _summary(known.assign(weight=weight)), certificate.to_dict())
+    return Labelled(labels.assign(weight=_weights(x, bars, known).reindex(labels.index)), table, _summary(known, bars), certificate.to_dict())
 
-# %% ../../nbs/5_research/50a_dataset.ipynb #90cb8ba3
+
+def _weights(x: Experiment, bars: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
+    "What each labelled row counts: its uniqueness, times what the parameters add to that."
+    w, moves = x.params.weights, None
+    if w.attribution:
+        moves = np.log(bars["close"]).diff().to_numpy()
+    signal = turning_points(bars, x.timeframe)["turning_point"] if w.signal_factor != 1 else None
+    return sample_weights(known, pd.DatetimeIndex(bars.index), moves, w.oldest, signal, w.signal_factor)
+
+# %% ../../nbs/5_research/50a_dataset.ipynb #26382361
 @dataclass(frozen=True)
 class Dataset:
     "p20: what is known at each close, and what it should foretell."
@@ -142,8 +152,8 @@ def build_dataset(
     for name, features in x.feature_set.by_group.items():
         part = Part(features, x.round_trip_cost)
         groups[name] = keep("groups", _group_key(part, series, x.timeframe), Group, partial(_group, part, series, data.raw_digest))
-    p, code = x.params, code_digest(make_labels, certify_labels, uniqueness_weights, WalkForward, fold_table)
-    key = digest(["labels", frame_digest(series.bars), x.timeframe, p.labels, p.splits, code, environment()])
+    p, code = x.params, code_digest(make_labels, certify_labels, sample_weights, turning_points, WalkForward, fold_table)
+    key = digest(["labels", frame_digest(series.bars), x.timeframe, p.labels, p.weights, p.splits, code, environment()])
     labelled = keep("labels", key, Labelled, lambda: _labelled(x, series.bars, data.raw_digest))
     features = pd.concat([group.features for group in groups.values()], axis=1)
     certificate = _joined({name: group.certificate for name, group in groups.items()}, labelled.certificate, x.feature_set.digest)

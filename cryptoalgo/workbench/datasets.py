@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Ask', 'units', 'build', 'Datasets', 'run_features', 'catalogue_text']
 
-# %% ../../nbs/6_workbench/66d_datasets.ipynb #6c530d00
+# %% ../../nbs/6_workbench/66d_datasets.ipynb #d63aecef
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..core.errors import CryptoalgoError
 from ..core.params import FeatureParams, Issue, load_issue, resolve
 from ..core.profiles import load_costs
 from ..core.ledger import Span
-from ..core.provenance import write_frame, write_json
+from ..core.provenance import replacing, write_frame, write_json
 from ..core.settings import Settings
 from ..data.universe import load_universe
 from ..features.catalogue import catalogue
@@ -28,10 +28,11 @@ from ..features.dataset_qa import drift_table
 from ..features.registry import REGISTRY
 from ..research import dataset
 from ..research.series import Experiment
+from .artefacts import as_text
 from .pipeline import Unit
 from .runner import fix_holdouts, pool
 
-# %% ../../nbs/6_workbench/66d_datasets.ipynb #b52f35c1
+# %% ../../nbs/6_workbench/66d_datasets.ipynb #3b1923eb
 class Ask(NamedTuple):
     "Which datasets, and in which form."
     coins: tuple[str, ...] = ()  # default: the issue's, else the tracked ones
@@ -75,7 +76,7 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
             found.append(Unit(issue.issue, issue.title, x, settings.path(settings.data_dir) / "features" / place, settings))
     return fix_holdouts(found)
 
-# %% ../../nbs/6_workbench/66d_datasets.ipynb #35c6b37f
+# %% ../../nbs/6_workbench/66d_datasets.ipynb #d5ffd4db
 def build(
     unit: Unit,  # one coin at one timeframe
     form: str,  # parquet or csv
@@ -101,15 +102,26 @@ def build(
         "drifted": found.qa["drift"]["drifted"], "files": [str(f) for f in _write(unit, found, form)]}
 
 
+def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    "As `write_frame`, forty times as fast: numbers in their shortest form that reads back the same, times as ISO 8601."
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with replacing(path) as temporary:
+        csv.write_csv(pa.Table.from_pandas(as_text(frame), preserve_index=False), temporary, csv.WriteOptions(quoting_style="needed"))
+    return path
+
+
 def _write(unit: Unit, found: dataset.Dataset, form: str) -> list[Path]:
     "The dataset's files: features, labels, both together, certificate and quality."
     both = found.features.join(found.labels)
     tables = {"features": found.features, "labels": found.labels, "dataset": both}
-    written = [write_frame(unit.folder / f"{name}.{form}", frame) for name, frame in tables.items()]
+    write = _write_csv if form == "csv" else write_frame
+    written = [write(unit.folder / f"{name}.{form}", frame) for name, frame in tables.items()]
     return [*written, write_json(unit.folder / "leakage.json", found.certificate), write_json(unit.folder / "dataset_qa.json", found.qa),
             write_frame(unit.folder / "dataset_qa.csv", drift_table(found.qa))]
 
-# %% ../../nbs/6_workbench/66d_datasets.ipynb #474a719f
+# %% ../../nbs/6_workbench/66d_datasets.ipynb #5ba0f427
 @dataclass(frozen=True)
 class Datasets:
     "What came of every dataset that was asked for."
@@ -163,7 +175,7 @@ def run_features(
             step(unit.label)
     return Datasets(found)
 
-# %% ../../nbs/6_workbench/66d_datasets.ipynb #404972a5
+# %% ../../nbs/6_workbench/66d_datasets.ipynb #42dc53f0
 def catalogue_text(
     names: Sequence[str] = (),  # groups or features; all where left out
 ) -> tuple[dict[str, Any], str]:  # for JSON, and for a person

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError, nearest
-from ..core.statistics import bin_shares
 from .style import BLUE, GREY, ORANGE, PALE, Subject, canvas, house_style, legend, time_axis, times
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def distribution(
     cut = x.index[-1] - pd.Timedelta(days=recent_days)
     recent, before = x[x.index > cut], x[(x.index <= cut) & (x.index > cut - pd.Timedelta(days=before_days))]
     low, high = x.quantile([0.002, 0.998])
-    bins = np.linspace(low, high, 61) if high > low else np.array([low - 0.5, low + 0.5])
+    bins = np.linspace(low, high, 61).tolist() if high > low else [low - 0.5, low + 0.5]
     with house_style():
         figure, (ax,) = canvas(subject.title(f"Values of {name}"), f"last {recent_days} days against the {before_days} before; {(x == 0).mean():.0%} of all values are 0", 2.2)
         for part, colour, label in ((before, GREY, f"{before_days} days before"), (recent, ORANGE, f"last {recent_days} days")):

@@ -132,7 +132,7 @@ class Unit(Holder):
     stages = {
         "data": Stage("p10_data", dataset.Development, (read_raw, dataset.prepare), (), ("data", "simulator"),
                       lambda unit: dataset.prepare(unit.experiment, unit.raw)),
-        "features": Stage("p20_features", dataset.Dataset, (dataset.build_dataset,), ("data",), ("features", "labels", "splits"),
+        "features": Stage("p20_features", dataset.Dataset, (dataset.build_dataset,), ("data",), ("features", "labels", "weights", "splits"),
                           lambda unit, data: dataset.build_dataset(unit.experiment, data, unit.keep)),
         "train": Stage("p30_train", ex.Trained, (ex.train,), ("features",), ("labels", "splits", "model", "seed"),
                        lambda unit, features: ex.train(unit.experiment, features)),
