@@ -44,12 +44,12 @@ def _answer(fn: TransformFn, features: pd.DataFrame, labels: pd.DataFrame, fold:
 # %% ../../nbs/2_features/27b_fitted.ipynb #b9b3d822
 def _others(features: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Features and labels that are others in `rows` (bool)."
-    hour = pd.Timedelta("1h")
-    other = replace_rows(labels.assign(held=(labels["t_end"] - labels["t_start"]) / hour), rows, kind, rng)
+    other = replace_rows(labels.assign(held=(labels["t_end"] - labels["t_start"]).dt.total_seconds()), rows, kind, rng)
     if kind == "walk":
         other.loc[rows, ["y", "ret"]] *= -1
-    ends = other["t_start"] + (other.pop("held").clip(upper=1e5) * hour).dt.round("ms")
-    other["t_end"] = labels["t_end"].where(~rows, ends.astype(labels["t_end"].dtype))
+    ends = other["t_start"] + pd.to_timedelta(other.pop("held").round(), unit="s")
+    ends = ends.astype(labels["t_end"].dtype)
+    other["t_end"] = ends.where(rows & ~(ends < labels["t_end"]), labels["t_end"])  # never earlier: that it is not over is known
     return replace_rows(features, rows, kind, rng), other
 
 # %% ../../nbs/2_features/27b_fitted.ipynb #d18ee2e7
@@ -76,10 +76,10 @@ def differences(
             yield Difference(test_name, str(columns[k]), int(rows[wrong[:, k].argmax()]), cut, int(wrong[:, k].sum()))
 
     for kind in REPLACEMENTS:
-        f, l = _others(features, labels, hidden, kind, rng)
-        yield from compared("transform_train", _answer(fn, f, l, fold), train, int(test[0]))
+        x, z = _others(features, labels, hidden, kind, rng)
+        yield from compared("transform_train", _answer(fn, x, z, fold), train, int(test[0]))
         for cut in cuts:
             seen = test[test <= cut]
             told = seen[ends[seen] <= closes[cut]]
-            f.iloc[seen], l.iloc[told] = features.iloc[seen], labels.iloc[told]
-            yield from compared("transform_test", _answer(fn, f, l, fold), seen, cut + 1)
+            x.iloc[seen], z.iloc[told] = features.iloc[seen], labels.iloc[told]
+            yield from compared("transform_test", _answer(fn, x, z, fold), seen, cut + 1)

@@ -56,17 +56,21 @@ def replace_rows(
     rng: np.random.Generator,
 ) -> pd.DataFrame:  # a new frame
     "Other values in some rows: `walk` (prices keep their order in the bar), `nan`, or `permutation`."
-    columns = list(frame.select_dtypes("float").columns)
-    values, n = frame[columns].to_numpy(copy=True), int(rows.sum())
+    places, n = [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "f"], int(rows.sum())
+    names = [str(frame.columns[i]) for i in places]
+    values = np.column_stack([frame.iloc[:, i].to_numpy() for i in places]) if places else np.empty((len(frame), 0))
     if kind == "nan":
         values[rows] = np.nan
     elif kind == "permutation":
         values[rows] = values[rows][rng.permutation(n)]
     else:
-        factor = np.exp(rng.normal(0, 1, (n, len(columns))))
-        factor[:, np.isin(columns, PRICES)] = np.exp(np.cumsum(rng.normal(0, 0.03, n)))[:, None]
+        factor = np.exp(rng.normal(0, 1, (n, len(names))))
+        factor[:, np.isin(names, PRICES)] = np.exp(np.cumsum(rng.normal(0, 0.03, n)))[:, None]
         values[rows] *= factor
-    return frame.assign(**{name: values[:, i] for i, name in enumerate(columns)})
+    out = frame.copy()
+    for i, place in enumerate(places):
+        out.isetitem(place, values[:, i])
+    return out
 
 # %% ../../nbs/2_features/27a_probe.ipynb #e9bad03e
 class Probe:

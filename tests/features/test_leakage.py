@@ -120,7 +120,7 @@ def test_honest_columns_are_not_accused():
     found = certificate(plan=Plan(stretch_days=14, sample_cuts=8, future_cuts=6, starts=6), stream_fn=honest)
     assert found.passed and not found.breaches
     assert found.coverage["stretch"] == {
-        "from": BARS.index[-336].isoformat(), "to": BARS.index[-1].isoformat(), "cuts": 336}
+        "from": BARS.index[-336].isoformat(), "to": BARS.index[-1].isoformat(), "cuts": 336, "future_bars": 24}
     assert len(found.coverage["columns"]) == 10 and found.coverage["rows"] == N
 
 
