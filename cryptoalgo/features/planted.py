@@ -6,7 +6,7 @@
 __all__ = ['PLANTED', 'CLEAN', 'QUICK', 'FITTED', 'batch', 'held', 'base', 'scale', 'winsorise', 'impute', 'select', 'encode',
            'rotate', 'balance', 'first_guilty', 'trial_table']
 
-# %% ../../nbs/2_features/28b_planted.ipynb #b16d78a6
+# %% ../../nbs/2_features/28b_planted.ipynb #55672a84
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +18,10 @@ from .leakage import Certificate, Plan, certify
 from .splits import CombinatorialPurged, Fold, PurgedKFold, Span, WalkForward
 from .suspects import EARLY, HONEST, HOUR, LEAKING, LOOKBACK, ODD, Ahead, Case, Market, at_bar, planted_market
 
-# %% ../../nbs/2_features/28b_planted.ipynb #dc11b850
+# %% ../../nbs/2_features/28b_planted.ipynb #3a3e3b4a
 PLANTED: dict[str, Case] = dict(LEAKING)
 CLEAN: dict[str, Case] = dict(HONEST)
-QUICK = Plan(stretch_days=2, sample_cuts=4, future_cuts=3, starts=4, anchors=12, fold_cuts=2)
+QUICK = Plan(stretch_days=1, sample_cuts=4, future_cuts=3, starts=4, anchors=12, fold_cuts=2)
 
 
 def batch(bars: pd.DataFrame, context: Any) -> pd.DataFrame:
@@ -65,7 +65,7 @@ CLEAN |= {
     "label_by_time_is_zero": Case("label", "is 0 when time runs out", lambda b: triple_barrier(b, 24, 1, 8, vertical="zero")),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #2209aea1
+# %% ../../nbs/2_features/28b_planted.ipynb #cc827f93
 def base(b: pd.DataFrame, c: Any) -> pd.DataFrame:
     "Features for transforms: a return, a volume, one with holes, the quarter of the day."
     move = b["close"] / b["close"].shift(1) - 1
@@ -103,7 +103,7 @@ def rotate(x: pd.DataFrame, z: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
 def balance(x: pd.DataFrame, z: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     return (0.5 / (z["y"] > 0).map((z["y"].iloc[rows] > 0).value_counts(normalize=True))).to_frame("weight").iloc[rows]
 
-# %% ../../nbs/2_features/28b_planted.ipynb #9c6bb4ab
+# %% ../../nbs/2_features/28b_planted.ipynb #18ce759c
 FITTED = {"scaler": scale, "winsor": winsorise, "imputer": impute, "selection": select, "target_encoding": encode,
           "principal_component": rotate, "class_weights": balance}
 
@@ -111,9 +111,12 @@ FITTED = {"scaler": scale, "winsor": winsorise, "imputer": impute, "selection": 
 def _running_mean(over: bool) -> Any:
     "Mean of the training labels and of the block's so far: those that are over, or all."
     def fn(x: pd.DataFrame, z: pd.DataFrame, fold: Fold) -> pd.DataFrame:
-        train, test = z.iloc[fold.train_rows()], z.iloc[fold.test_rows()]
-        known = [test.index < t if not over else test["t_end"] <= t + HOUR for t in test.index]
-        return pd.DataFrame({"mean": [np.r_[train["ret"], test["ret"][k]].mean() for k in known]}, index=test.index)
+        train, test = z["ret"].iloc[fold.train_rows()], z.iloc[fold.test_rows()]
+        opens = pd.DatetimeIndex(test.index)
+        since = pd.DatetimeIndex(test["t_end"]) if over else opens + 2 * HOUR  # when a label counts
+        known = (since.to_numpy()[None, :] <= (opens + HOUR).to_numpy()[:, None]) & test["ret"].notna().to_numpy()
+        total = train.sum() + np.where(known, test["ret"].to_numpy(), 0.0).sum(axis=1)
+        return pd.DataFrame({"mean": total / (len(train) + known.sum(axis=1))}, index=test.index)
     return fn
 
 
@@ -140,7 +143,7 @@ CLEAN |= {
                                        lambda x, z, fold: x[["move"]].iloc[fold.test_rows()].pipe(lambda m: (m + m.shift(1)) / 2)),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #b2fd7772
+# %% ../../nbs/2_features/28b_planted.ipynb #23bcc495
 def _fold(train: tuple[Span, ...], gap_bars: int = 0) -> Fold:
     return Fold(0, train, (Span(600, 700),), gap_bars * 3_600_000, gap_bars * 3_600_000)
 
@@ -173,7 +176,7 @@ CLEAN |= {
     "combinatorial_purged": Case("split", "trains around two blocks", _first_of(CombinatorialPurged(5, 2))),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #7ad40d7f
+# %% ../../nbs/2_features/28b_planted.ipynb #95c16b38
 def _columns(cases: dict[str, Case]) -> Any:
     "One frame of all columns, each from its own copy of nothing: they only read."
     return lambda b, c: pd.DataFrame({name: np.asarray(case.make(b, c), "float64") for name, case in cases.items()}, index=b.index)
@@ -208,14 +211,12 @@ def first_guilty(case: Case, bars: pd.DataFrame, coverage: Any) -> str | None:
     ahead, rows, times = np.broadcast_to(case.ahead(bars), len(bars)), np.arange(len(bars)), pd.DatetimeIndex(bars.index)
     guilty = ahead > 0
     if case.kind == "feature":
-        elsewhere = pd.DatetimeIndex([t for name in case.cuts for t in coverage["elsewhere"][name]])
-        stretch = times[times > pd.Timestamp(coverage["stretch"]["from"])]
-        cuts = np.unique(times.searchsorted(elsewhere.append(stretch)))
+        cuts = np.unique(times.searchsorted(pd.DatetimeIndex([t for name in case.cuts for t in coverage["elsewhere"][name]])))
         behind = np.append(cuts, 2 * len(bars))[np.searchsorted(cuts, rows, side="right")]  # the first cut after each row
-        guilty = guilty & (behind <= rows + ahead)
+        guilty = guilty & ((behind <= rows + ahead) | (times >= pd.Timestamp(coverage["stretch"]["from"])))
     return times[guilty][0].isoformat()
 
-# %% ../../nbs/2_features/28b_planted.ipynb #623af849
+# %% ../../nbs/2_features/28b_planted.ipynb #611cc6cc
 def trial_table(
     cases: dict[str, Case] | None = None,  # by name; all where left out
     plan: Plan = QUICK,
