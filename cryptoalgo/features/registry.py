@@ -9,7 +9,7 @@ __all__ = ['REGISTRY', 'feature', 'TILE', 'Feature', 'Registry', 'FeatureSet', '
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from ..core.clock import timeframe_ms, to_ms
+from ..core.console import progress
 from ..core.errors import InputError, nearest
 from ..core.training_only import refuse_training_only
-from .compiler import Program, load, module_source
+from .compiler import Program, compiled, load, module_source
 from .expressions import INPUTS, Absent, Expr, at_timeframe, expr, source
 
 # %% ../../nbs/2_features/21_registry.ipynb #8617bfaf
@@ -220,8 +221,16 @@ class FeatureSet:
 
     @cached_property
     def programs(self) -> tuple[Program, ...]:
-        "Compiled passes, one per group."
-        return tuple(load(text) for text in self.sources.values())
+        "Compiled passes, one per group. From nothing a group takes a second or two, and that is shown; afterwards they are on disk."
+        fresh = sum(not compiled(text) for text in self.sources.values())
+        with progress("feature groups compiled", fresh) if fresh > 1 else nullcontext(lambda *_: None) as step:
+            found = []
+            for group, text in self.sources.items():
+                is_new = not compiled(text)
+                found.append(load(text))
+                if is_new:
+                    step(group)
+        return tuple(found)
 
     def __reduce__(self) -> tuple[type["FeatureSet"], tuple]:
         "It travels to another process as what was asked for; formulas are built there anew."
