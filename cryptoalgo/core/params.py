@@ -136,7 +136,7 @@ class Params(Section):
     simulator: SimulatorParams
     features: FeatureParams
     labels: LabelParams
-    weights: WeightParams
+    weights: WeightParams = WeightParams()
     splits: SplitParams
     model: ModelParams
     rules: RulesParams
