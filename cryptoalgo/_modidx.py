@@ -1728,6 +1728,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'cryptoalgo/features/registry.py'),
                                               'cryptoalgo.features.registry._Entry': ( '2_features/registry.html#_entry',
                                                                                        'cryptoalgo/features/registry.py'),
+                                              'cryptoalgo.features.registry._bare': ( '2_features/registry.html#_bare',
+                                                                                      'cryptoalgo/features/registry.py'),
                                               'cryptoalgo.features.registry._by_time': ( '2_features/registry.html#_by_time',
                                                                                          'cryptoalgo/features/registry.py'),
                                               'cryptoalgo.features.registry._same': ( '2_features/registry.html#_same',

@@ -13,6 +13,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from types import CodeType
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,12 @@ def _same(old: Callable, new: Callable) -> bool:
     "Whether a function is another version of one in its own place, or a copy of it: a module's in a notebook."
     if (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__):
         return True
-    return all(getattr(old.__code__, part) == getattr(new.__code__, part) for part in ("co_code", "co_names", "co_consts", "co_varnames"))
+    return _bare(old.__code__) == _bare(new.__code__)
+
+
+def _bare(code: CodeType) -> tuple:
+    "What a function does, without where it stands; functions inside it likewise."
+    return code.co_code, code.co_names, code.co_varnames, tuple(_bare(c) if isinstance(c, CodeType) else c for c in code.co_consts)
 
 
 class Registry:
