@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'NAN', 'Number', 'LONGEST_MEMORY', 'Expr', 'expr', 'call', 'source', 'ratio', 'where', 'maximum', 'minimum',
-           'log', 'sqrt', 'sign', 'lag', 'change', 'total', 'highest', 'lowest', 'cusum', 'mean', 'std', 'skew', 'kurt',
-           'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe', 'hours']
+           'log', 'sqrt', 'sign', 'lag', 'change', 'total', 'highest', 'lowest', 'cusum', 'mean', 'variance', 'std',
+           'skew', 'kurt', 'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe', 'hours']
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #8ebe2272
 import math
@@ -190,9 +190,14 @@ def mean(x: Expr, w: int) -> Expr:
     return _moment(x, w, 1)
 
 
+def variance(x: Expr, w: int, ddof: int = 1) -> Expr:
+    "Mean squared deviation over the last w bars; ddof 1 is the sample's, 0 the population's."
+    return _moment(x, w, 2) / (w - ddof)
+
+
 def std(x: Expr, w: int, ddof: int = 1) -> Expr:
     "Standard deviation over the last w bars; ddof 1 is the sample's, 0 the population's (Bollinger)."
-    return sqrt(_moment(x, w, 2) / (w - ddof))
+    return sqrt(variance(x, w, ddof))
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #ec0d9423
 def skew(x: Expr, w: int) -> Expr:

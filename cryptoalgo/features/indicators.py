@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['rsi', 'bollinger_position', 'macd_histogram', 'stochastic', 'true_range', 'atr', 'directional', 'adx',
-           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence']
+           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence', 'covariance',
+           'correlation', 'beta']
 
 # %% ../../nbs/2_features/20c_indicators.ipynb #7e2faaa2
 from cryptoalgo.features.expressions import (
-    Expr, change, ema, highest, lag, log, lowest, maximum, mean, minimum, ratio, sign, sqrt, std, total, where, wilder,
+    Expr, change, ema, highest, lag, log, lowest, maximum, mean, minimum, ratio, sign, sqrt, std, total, variance, where, wilder,
 )
 
 # %% ../../nbs/2_features/20c_indicators.ipynb #c42c625d
@@ -164,3 +165,30 @@ def divergence(
     "Price and oscillator moved in opposite directions over n bars."
     p, q = sign(change(price, n)), sign(change(oscillator, n))
     return where(p * q < 0.0, q, 0.0)
+
+# %% ../../nbs/2_features/20c_indicators.ipynb #c74e62e5
+def covariance(
+    x: Expr,  # returns, or another series about zero
+    y: Expr,  # the same of something else
+    w: int,  # bars
+) -> Expr:  # in units of x times those of y
+    "Population covariance over the last w bars."
+    return mean(x * y, w) - mean(x, w) * mean(y, w)
+
+
+def correlation(
+    x: Expr,  # returns, or another series about zero
+    y: Expr,  # the same of something else
+    w: int,  # bars
+) -> Expr:  # -1..1, but for rounding; NaN where either has not moved
+    "Pearson's correlation over the last w bars."
+    return covariance(x, y, w) / sqrt(variance(x, w, ddof=0) * variance(y, w, ddof=0))
+
+
+def beta(
+    y: Expr,  # returns of the asset
+    x: Expr,  # returns of what it is held against
+    w: int,  # bars
+) -> Expr:  # units of y per unit of x; NaN where x has not moved
+    "Slope of y on x over the last w bars, least squares."
+    return covariance(x, y, w) / variance(x, w, ddof=0)

@@ -6,7 +6,7 @@ from feature_market import clean_market
 
 from cryptoalgo.features import indicators as I
 from cryptoalgo.features.compiler import load, module_source
-from cryptoalgo.features.expressions import INPUTS, ema, mean, source, std
+from cryptoalgo.features.expressions import INPUTS, change, ema, log, mean, source, std
 
 talib = pytest.importorskip("talib")
 BARS, _ = clean_market(5_000, seed=3)
@@ -33,6 +33,9 @@ PAIRS = {
     "sma": (mean(close, 50), lambda: talib.SMA(c, 50)),
     "ema": (ema(close, 50), lambda: talib.EMA(c, 50)),
     "roc": (close / I.lag(close, 10) - 1.0, lambda: talib.ROC(c, 10) / 100),
+    "correlation": (I.correlation(change(log(close)), change(log(high)), 24),
+                    lambda: talib.CORREL(np.diff(np.log(c), prepend=np.nan), np.diff(np.log(h), prepend=np.nan), 24)),
+    "beta": (I.beta(I.simple_return(close), I.simple_return(high), 24), lambda: talib.BETA(h, c, 24)),
     "typical": (I.typical(high, low, close), lambda: talib.TYPPRICE(h, l, c)),
 }
 
