@@ -29,8 +29,8 @@ def _lookback(op: str, args: tuple["Expr", ...], params: tuple) -> int:
     deepest = max((a.lookback for a in args), default=0)
     if op == "lag":
         return deepest + params[0]
-    if op in ("roll", "scan"):
-        return deepest + params[1] - 1
+    if op in ("roll", "scan"):  # a scan's further arguments are those of the bar alone
+        return max(deepest, args[0].lookback + params[1] - 1)
     if op in ("moment", "streak"):
         return deepest + params[0] - 1
     if op == "smooth":
@@ -217,9 +217,9 @@ def streak(condition: Expr, cap: int) -> Expr:
     return Expr("streak", (condition,), (_bars(cap, 1, "streak"),))
 
 
-def scan(x: Expr, w: int, kernel: Callable) -> Expr:
-    "A compiled function `kernel(F, a, w)` of the window F[a:a+w], oldest first, run at every bar: O(w)."
-    return Expr("scan", (x,), (kernel, _bars(w, 2, "scan")))
+def scan(x: Expr, w: int, kernel: Callable, *more: Expr) -> Expr:
+    "A compiled function `kernel(F, a, w, *more)` of the window F[a:a+w], oldest first, and other values of the bar: O(w)."
+    return Expr("scan", (x, *more), (kernel, _bars(w, 2, "scan")))
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #f9422787
 LONGEST_MEMORY = 4095  # bars; what one download may be asked for

@@ -33,6 +33,11 @@ PAIRS = {
     "sma": (mean(close, 50), lambda: talib.SMA(c, 50)),
     "ema": (ema(close, 50), lambda: talib.EMA(c, 50)),
     "roc": (close / I.lag(close, 10) - 1.0, lambda: talib.ROC(c, 10) / 100),
+    "dema": (I.dema(close, 24), lambda: talib.DEMA(c, 24)),
+    "tema": (I.tema(close, 14), lambda: talib.TEMA(c, 14)),
+    "williams_r": (I.williams_r(high, low, close), lambda: talib.WILLR(h, l, c)),
+    "cci": (I.cci(high, low, close, 22), lambda: talib.CCI(h, l, c, 22)),
+    "mfi": (I.mfi(high, low, close, volume), lambda: talib.MFI(h, l, c, v)),
     "correlation": (I.correlation(change(log(close)), change(log(high)), 24),
                     lambda: talib.CORREL(np.diff(np.log(c), prepend=np.nan), np.diff(np.log(h), prepend=np.nan), 24)),
     "beta": (I.beta(I.simple_return(close), I.simple_return(high), 24), lambda: talib.BETA(h, c, 24)),
@@ -61,8 +66,10 @@ def test_agrees_with_talib_to_a_millionth(name, table, close_to):
 def test_nothing_moved_is_answered_as_talib_does():
     flat = np.full(1_500, 7.0)
     assert talib.RSI(flat, 14)[-1] == 0 and talib.ADX(flat, flat, flat)[-1] == 0 and talib.STOCH(flat, flat, flat)[0][-1] == 0
-    roots = [I.rsi(close, 14), I.adx(high, low, close), I.stochastic(high, low, close)]
+    assert talib.WILLR(flat, flat, flat)[-1] == 0 and talib.CCI(flat, flat, flat)[-1] == 0 and talib.MFI(flat, flat, flat, flat)[-1] == 0
+    roots = [I.rsi(close, 14), I.adx(high, low, close), I.stochastic(high, low, close), I.williams_r(high, low, close),
+             I.cci(high, low, close), I.mfi(high, low, close, volume)]
     program = load(module_source(roots, [r.lookback for r in roots]))
-    out = np.empty((1_500, 3), np.float32)
+    out = np.empty((1_500, len(roots)), np.float32)
     program.run(np.full(program.state, np.nan), 0, 0, np.full((len(INPUTS), 1_500), 7.0), out, 0, 1_500, 0)
     assert (out[-1] == 0).all()
