@@ -196,14 +196,17 @@ def rank_percentile(F, a, w):
     a = np.int64(np.uint32(a))  # not negative: lets the loop be vectorised
     x = F[a + w - 1]
     below = 0
-    upto = 0
-    known = 0
+    above = 0
     for k in range(a, a + w):
         v = F[k]
         below += 1 if v < x else 0
-        upto += 1 if v <= x else 0
-        known += 1 if v == v else 0
-    return 0.5 * (below + upto + 1) / w if known == w else np.nan
+        above += 1 if v > x else 0
+    if below + above == w - 1:  # all known, and none but itself is equal
+        return (below + 1) / w
+    upto = 0
+    for k in range(a, a + w):
+        upto += 1 if F[k] <= x else 0
+    return 0.5 * (below + upto + 1) / w if upto + above == w else np.nan
 
 
 PLOGP = np.array([0.0, *(k * math.log(k) for k in range(1, 256))])
