@@ -35,10 +35,11 @@ def _as_it_is(formula: Expr, /) -> Expr:
     return formula
 
 
-def peers_list(windows: tuple[int, ...] = WINDOWS) -> FeatureSet:
-    "The list as one group, so as one fused pass; a window's columns side by side, as the peers write them."
+def peers_list(windows: tuple[int, ...] = WINDOWS, fused: bool = True) -> FeatureSet:
+    "The list, a window's columns side by side as the peers write them: one group, so one fused pass; or a group per window."
     registry = Registry()
     for w in windows:
         for name, formula in formulas(w).items():
-            registry.feature(group="peers", meaning=f"the peers' {name} of {w} bars", name=f"{name}_{w}")(partial(_as_it_is, formula))
+            registry.feature(group="peers" if fused else f"peers_{w}", meaning=f"the peers' {name} of {w} bars",
+                             name=f"{name}_{w}")(partial(_as_it_is, formula))
     return FeatureSet(registry=registry)
