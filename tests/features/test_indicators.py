@@ -73,3 +73,8 @@ def test_nothing_moved_is_answered_as_talib_does():
     out = np.empty((1_500, len(roots)), np.float32)
     program.run(np.full(program.state, np.nan), 0, 0, np.full((len(INPUTS), 1_500), 7.0), out, 0, 1_500, 0)
     assert (out[-1] == 0).all()
+
+
+def test_a_scan_beside_a_mean_of_the_same_window_looks_back_once(table):
+    assert PAIRS["cci"][0].lookback == 21
+    assert table["cci"][21:60] == pytest.approx(talib.CCI(h, l, c, 22)[21:60], rel=1e-5)
