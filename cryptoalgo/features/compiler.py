@@ -151,7 +151,7 @@ class _Writer:
             case "scan", (kernel, w):
                 at, place = self.cells(2 * w), self.place(domain, w)
                 self.line(f"F[{at} + {place}] = F[{at + w} + {place}] = {a}")
-                return f"{self.use(kernel)}(F, {at + 1} + {place}, {w})"
+                return f"{self.use(kernel)}({', '.join(['F', f'{at + 1} + {place}', str(w), *more])})"
         raise AssertionError(node.op)
 
     def _ring(self, domain: int, x: Expr, value: str) -> tuple[int, int]:

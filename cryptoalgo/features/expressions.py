@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INPUTS', 'NAN', 'Number', 'LONGEST_MEMORY', 'Expr', 'expr', 'call', 'source', 'ratio', 'where', 'maximum', 'minimum',
            'log', 'sqrt', 'sign', 'cube_root', 'sine', 'lag', 'change', 'total', 'highest', 'lowest', 'cusum', 'mean',
-           'std', 'skew', 'kurt', 'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe', 'hours',
-           'clock']
+           'variance', 'std', 'skew', 'kurt', 'streak', 'scan', 'ema', 'wilder', 'every', 'Absent', 'at_timeframe',
+           'hours', 'clock']
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #8eadbd97
 import math
@@ -31,8 +31,8 @@ def _lookback(op: str, args: tuple["Expr", ...], params: tuple) -> int:
     deepest = max((a.lookback for a in args), default=0)
     if op == "lag":
         return deepest + params[0]
-    if op in ("roll", "scan"):
-        return deepest + params[1] - 1
+    if op in ("roll", "scan"):  # a scan's further arguments are those of the bar alone
+        return max(deepest, args[0].lookback + params[1] - 1)
     if op in ("moment", "streak"):
         return deepest + params[0] - 1
     if op == "smooth":
@@ -202,9 +202,14 @@ def mean(x: Expr, w: int) -> Expr:
     return _moment(x, w, 1)
 
 
+def variance(x: Expr, w: int, ddof: int = 1) -> Expr:
+    "Mean squared deviation over the last w bars; ddof 1 is the sample's, 0 the population's."
+    return _moment(x, w, 2) / (w - ddof)
+
+
 def std(x: Expr, w: int, ddof: int = 1) -> Expr:
     "Standard deviation over the last w bars; ddof 1 is the sample's, 0 the population's (Bollinger)."
-    return sqrt(_moment(x, w, 2) / (w - ddof))
+    return sqrt(variance(x, w, ddof))
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #9262029f
 def skew(x: Expr, w: int) -> Expr:
@@ -224,9 +229,9 @@ def streak(condition: Expr, cap: int) -> Expr:
     return Expr("streak", (condition,), (_bars(cap, 1, "streak"),))
 
 
-def scan(x: Expr, w: int, kernel: Callable) -> Expr:
-    "A compiled function `kernel(F, a, w)` of the window F[a:a+w], oldest first, run at every bar: O(w)."
-    return Expr("scan", (x,), (kernel, _bars(w, 2, "scan")))
+def scan(x: Expr, w: int, kernel: Callable, *more: Expr) -> Expr:
+    "A compiled function `kernel(F, a, w, *more)` of the window F[a:a+w], oldest first, and other values of the bar: O(w)."
+    return Expr("scan", (x, *more), (kernel, _bars(w, 2, "scan")))
 
 # %% ../../nbs/2_features/20a_expressions.ipynb #db2b196d
 LONGEST_MEMORY = 4095  # bars; what one download may be asked for

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['rsi', 'bollinger_position', 'macd_histogram', 'stochastic', 'true_range', 'atr', 'directional', 'adx',
-           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence', 'correlation', 'beta']
+           'simple_return', 'typical', 'vwap', 'efficiency', 'parkinson', 'hurst', 'divergence', 'dema', 'tema',
+           'williams_r', 'cci', 'mfi', 'covariance', 'correlation', 'beta']
 
 # %% ../../nbs/2_features/20c_indicators.ipynb #7e2faaa2
+from . import kernels
 from cryptoalgo.features.expressions import (
-    Expr, change, ema, highest, lag, log, lowest, maximum, mean, minimum, ratio, sign, sqrt, std, total, where, wilder,
+    Expr, change, ema, highest, lag, log, lowest, maximum, mean, minimum, ratio, scan, sign, sqrt, std, total, variance, where, wilder,
 )
 
 # %% ../../nbs/2_features/20c_indicators.ipynb #c42c625d
@@ -165,22 +167,85 @@ def divergence(
     p, q = sign(change(price, n)), sign(change(oscillator, n))
     return where(p * q < 0.0, q, 0.0)
 
-# %% ../../nbs/2_features/20c_indicators.ipynb #e2be9132
-def correlation(
-    x: Expr,  # returns, or another series near zero mean
-    y: Expr,  # another
+# %% ../../nbs/2_features/20c_indicators.ipynb #7e4b24e9
+def dema(
+    x: Expr,  # a price
+    span: int,  # bars
+) -> Expr:  # in units of x
+    "Double exponential mean (Mulloy 1994): the mean, and what a second one has taken off it."
+    once = ema(x, span)
+    return 2.0 * once - ema(once, span)
+
+
+def tema(
+    x: Expr,  # a price
+    span: int,  # bars
+) -> Expr:  # in units of x
+    "Triple exponential mean (Mulloy 1994)."
+    once = ema(x, span)
+    twice = ema(once, span)
+    return 3.0 * (once - twice) + ema(twice, span)
+
+
+def williams_r(
+    high: Expr,  # of the bar
+    low: Expr,  # of the bar
+    close: Expr,  # of the bar
+    n: int = 14,  # bars
+) -> Expr:  # -100..0; 0 where the range is empty, as TA-Lib has it
+    "Williams' %R: how far the close is below the highest high, as a share of the range of n bars."
+    top = highest(high, n)
+    return 100.0 * ratio(close - top, top - lowest(low, n), at_zero=0.0)
+
+# %% ../../nbs/2_features/20c_indicators.ipynb #fdda1bc4
+def cci(
+    high: Expr,  # of the bar
+    low: Expr,  # of the bar
+    close: Expr,  # of the bar
+    n: int = 14,  # bars
+) -> Expr:  # about -200..200; 0 on a flat window, as TA-Lib has it
+    "Commodity channel index (Lambert 1980): typical price less its mean, over 0.015 mean deviations."
+    price = typical(high, low, close)
+    middle = mean(price, n)
+    return ratio(price - middle, 0.015 * scan(price, n, kernels.mean_deviation, middle), at_zero=0.0)
+
+
+def mfi(
+    high: Expr,  # of the bar
+    low: Expr,  # of the bar
+    close: Expr,  # of the bar
+    volume: Expr,  # of the bar
+    n: int = 14,  # bars
+) -> Expr:  # 0..100; 0 where nothing has moved or been traded
+    "Money flow index (Quong and Soudack 1989): share of the turnover on which the typical price rose."
+    price = typical(high, low, close)
+    before, flow = lag(price), price * volume
+    up, down = total(where(price > before, flow, 0.0), n), total(where(price < before, flow, 0.0), n)
+    return 100.0 * ratio(up, up + down, at_zero=0.0)
+
+# %% ../../nbs/2_features/20c_indicators.ipynb #c74e62e5
+def covariance(
+    x: Expr,  # returns, or another series about zero
+    y: Expr,  # the same of something else
     w: int,  # bars
-) -> Expr:  # -1..1; NaN where either does not move
+) -> Expr:  # in units of x times those of y
+    "Population covariance over the last w bars."
+    return mean(x * y, w) - mean(x, w) * mean(y, w)
+
+
+def correlation(
+    x: Expr,  # returns, or another series about zero
+    y: Expr,  # the same of something else
+    w: int,  # bars
+) -> Expr:  # -1..1, but for rounding; NaN where either has not moved
     "Pearson's correlation over the last w bars."
-    together = mean(x * y, w) - mean(x, w) * mean(y, w)
-    return ratio(together, std(x, w, ddof=0) * std(y, w, ddof=0))
+    return covariance(x, y, w) / sqrt(variance(x, w, ddof=0) * variance(y, w, ddof=0))
 
 
 def beta(
     y: Expr,  # returns of the asset
-    x: Expr,  # returns of the market
+    x: Expr,  # returns of what it is held against
     w: int,  # bars
-) -> Expr:  # NaN where the market does not move
+) -> Expr:  # units of y per unit of x; NaN where x has not moved
     "Slope of y on x over the last w bars, least squares."
-    spread = std(x, w, ddof=0)
-    return ratio(mean(x * y, w) - mean(x, w) * mean(y, w), spread * spread)
+    return covariance(x, y, w) / variance(x, w, ddof=0)

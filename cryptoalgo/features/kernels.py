@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['kernel', 'TAIL', 'PLOGP', 'bigger', 'smaller', 'roll_sum', 'roll_max', 'roll_min', 'roll_mean', 'roll_var',
            'roll_moments', 'roll_cusum', 'block_bars', 'smooth', 'streak', 'rank_percentile', 'permutation_entropy',
-           'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cube_root', 'sine', 'cell']
+           'mean_deviation', 'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cube_root', 'sine', 'cell']
 
 # %% ../../nbs/2_features/20_kernels.ipynb #6a07f55a
 import math
@@ -196,14 +196,17 @@ def rank_percentile(F, a, w):
     a = np.int64(np.uint32(a))  # not negative: lets the loop be vectorised
     x = F[a + w - 1]
     below = 0
-    upto = 0
-    known = 0
+    above = 0
     for k in range(a, a + w):
         v = F[k]
         below += 1 if v < x else 0
-        upto += 1 if v <= x else 0
-        known += 1 if v == v else 0
-    return 0.5 * (below + upto + 1) / w if known == w else np.nan
+        above += 1 if v > x else 0
+    if below + above == w - 1:  # all known, and none but itself is equal
+        return (below + 1) / w
+    upto = 0
+    for k in range(a, a + w):
+        upto += 1 if F[k] <= x else 0
+    return 0.5 * (below + upto + 1) / w if upto + above == w else np.nan
 
 
 PLOGP = np.array([0.0, *(k * math.log(k) for k in range(1, 256))])
@@ -221,6 +224,22 @@ def permutation_entropy(F, a, w):
     for code in range(8):
         h -= PLOGP[(packed >> (8 * code)) & 255]
     return h / (patterns * 1.791759469228055)  # log(3!)
+
+# %% ../../nbs/2_features/20_kernels.ipynb #ae02daed
+@kernel
+def mean_deviation(F, a, w, centre):
+    "Mean absolute deviation of the window from `centre`, a value of the bar."
+    a = np.int64(np.uint32(a))
+    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+    stop = a + (w & -4)
+    for k in range(a, stop, 4):
+        s0 += abs(F[k] - centre)
+        s1 += abs(F[k + 1] - centre)
+        s2 += abs(F[k + 2] - centre)
+        s3 += abs(F[k + 3] - centre)
+    for k in range(stop, a + w):
+        s0 += abs(F[k] - centre)
+    return ((s0 + s1) + (s2 + s3)) * (1.0 / w)
 
 # %% ../../nbs/2_features/20_kernels.ipynb #a7b37c35
 @kernel

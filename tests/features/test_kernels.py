@@ -113,6 +113,15 @@ def test_rank_averages_ties_as_pandas_does(x):
 
 
 @many
+@given(values, st.integers(0, 4), st.one_of(st.floats(-1e6, 1e6), st.just(np.nan)))
+def test_mean_deviation_is_what_plain_python_says(x, a, centre):
+    window = [float(v) for v in x[a:]]
+    if len(window) >= 2:
+        expected = sum(abs(v - centre) for v in window) / len(window)
+        assert K.mean_deviation(x, a, len(window), centre) == pytest.approx(expected, rel=1e-13, nan_ok=True)
+
+
+@many
 @given(values, st.integers(2, 12), st.integers(0, 30))
 def test_cusum_equals_its_own_recursion_on_every_window(x, w, start):
     x = x / 1e6
