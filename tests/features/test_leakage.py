@@ -79,8 +79,8 @@ def test_a_suspect_alone_is_judged_as_in_company(table):
 
 
 def test_the_tables_plan_can_be_the_standard_one():
-    cases = {name: (PLANTED | CLEAN)[name] for name in ("next_return", "one_bar", "mondays", "funding_by_stamp", "macro_by_date",
-             "resampled_left", "rank_in_window", "macro_when_known", "funding_when_known", "long_bar_when_closed", "label_that_is_over")}
+    cases = {name: (PLANTED | CLEAN)[name] for name in ("next_return", "one_bar", "mondays", "funding_by_stamp", "resampled_left",
+             "rank_in_window", "macro_when_known", "long_bar_when_closed")}
     cases["once_two_weeks_ago"] = Case("feature", "", lambda b, c: b["close"].where(b.index != AGO, b["close"].shift(-1)), lambda b: (b.index == AGO) * 1)
     found = trial_table(cases, STANDARD)
     assert found["located"].tolist() == found["caught"].tolist() == [*found["planted"][:-1], True]
