@@ -56,7 +56,7 @@ def test_what_only_looks_guilty_is_not_accused(name, table):
 
 
 @pytest.mark.parametrize(("name", "tests"), [
-    ("only_when_missing", {"future_nan"}), ("only_when_shuffled", {"future_permutation"}),  # each kind of future is needed
+    ("only_when_missing", {"future_nan"}), ("only_when_other", {"future_walk"}), ("only_when_shuffled", {"future_permutation"}),  # each kind of future is needed
     ("a_bar_longer_than_declared", {"start"}), ("ema_from_the_start", {"start"}), ("memory_of_another_coin", {"start"}),  # not called a look ahead
     ("label_from_the_close", {"label_anchor", "label_prices"}), ("label_starts_at_its_decision", {"label_times"}),
     ("label_ends_too_early", {"label_future", "label_prices"}), ("label_beyond_its_end_once", {"label_future"}),
