@@ -149,7 +149,7 @@ def _try_stretch(probe: Probe, lookback: np.ndarray, first: int, seed: int, find
             cut = probe.time(row + 1 if leaks[column] else max(0, row - reach))
             findings.add(test, probe.columns[column], row, probe.time(row), cut, seen[column][1])
 
-
+# %% ../../nbs/2_features/28_leakage.ipynb #37c4075a
 def _try_elsewhere(probe: Probe, lookback: np.ndarray, around: int, plan: Plan, findings: _Findings) -> dict[str, Any]:
     "Whole prefixes, replaced futures (`around` bars on both sides) and later starts. Returns what was covered."
     rng, n, reach = np.random.default_rng(plan.seed), len(probe.bars), int(lookback.max())

@@ -6,7 +6,7 @@
 __all__ = ['PLANTED', 'CLEAN', 'QUICK', 'FITTED', 'batch', 'held', 'base', 'scale', 'winsorise', 'impute', 'select', 'encode',
            'rotate', 'balance', 'first_guilty', 'trial_table']
 
-# %% ../../nbs/2_features/28b_planted.ipynb #55672a84
+# %% ../../nbs/2_features/28b_planted.ipynb #3ea75f1e
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,7 @@ from .leakage import Certificate, Plan, certify
 from .splits import CombinatorialPurged, Fold, PurgedKFold, Span, WalkForward
 from .suspects import EARLY, HONEST, HOUR, LEAKING, LOOKBACK, ODD, Ahead, Case, Market, at_bar, planted_market
 
-# %% ../../nbs/2_features/28b_planted.ipynb #3a3e3b4a
+# %% ../../nbs/2_features/28b_planted.ipynb #5bafa04e
 PLANTED: dict[str, Case] = dict(LEAKING)
 CLEAN: dict[str, Case] = dict(HONEST)
 QUICK = Plan(stretch_days=1, sample_cuts=4, future_cuts=3, starts=4, anchors=12, fold_cuts=2)
@@ -65,7 +65,7 @@ CLEAN |= {
     "label_by_time_is_zero": Case("label", "is 0 when time runs out", lambda b: triple_barrier(b, 24, 1, 8, vertical="zero")),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #cc827f93
+# %% ../../nbs/2_features/28b_planted.ipynb #0084730a
 def base(b: pd.DataFrame, c: Any) -> pd.DataFrame:
     "Features for transforms: a return, a volume, one with holes, the quarter of the day."
     move = b["close"] / b["close"].shift(1) - 1
@@ -103,7 +103,7 @@ def rotate(x: pd.DataFrame, z: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
 def balance(x: pd.DataFrame, z: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     return (0.5 / (z["y"] > 0).map((z["y"].iloc[rows] > 0).value_counts(normalize=True))).to_frame("weight").iloc[rows]
 
-# %% ../../nbs/2_features/28b_planted.ipynb #18ce759c
+# %% ../../nbs/2_features/28b_planted.ipynb #4346605a
 FITTED = {"scaler": scale, "winsor": winsorise, "imputer": impute, "selection": select, "target_encoding": encode,
           "principal_component": rotate, "class_weights": balance}
 
@@ -143,7 +143,7 @@ CLEAN |= {
                                        lambda x, z, fold: x[["move"]].iloc[fold.test_rows()].pipe(lambda m: (m + m.shift(1)) / 2)),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #23bcc495
+# %% ../../nbs/2_features/28b_planted.ipynb #9d771d55
 def _fold(train: tuple[Span, ...], gap_bars: int = 0) -> Fold:
     return Fold(0, train, (Span(600, 700),), gap_bars * 3_600_000, gap_bars * 3_600_000)
 
@@ -176,7 +176,7 @@ CLEAN |= {
     "combinatorial_purged": Case("split", "trains around two blocks", _first_of(CombinatorialPurged(5, 2))),
 }
 
-# %% ../../nbs/2_features/28b_planted.ipynb #95c16b38
+# %% ../../nbs/2_features/28b_planted.ipynb #787a900d
 def _columns(cases: dict[str, Case]) -> Any:
     "One frame of all columns, each from its own copy of nothing: they only read."
     return lambda b, c: pd.DataFrame({name: np.asarray(case.make(b, c), "float64") for name, case in cases.items()}, index=b.index)
@@ -205,7 +205,7 @@ def _certificates(cases: dict[str, Case], m: Market, plan: Plan) -> dict[str, tu
 
 
 def first_guilty(case: Case, bars: pd.DataFrame, coverage: Any) -> str | None:
-    "The first bar that reads ahead over a cut of the certificate; None where any bar may be the first."
+    "The first bar that reads ahead over a cut of the certificate; None where any bar may be the first, or 'not covered'."
     if case.ahead is None:
         return None
     ahead, rows, times = np.broadcast_to(case.ahead(bars), len(bars)), np.arange(len(bars)), pd.DatetimeIndex(bars.index)
@@ -214,9 +214,9 @@ def first_guilty(case: Case, bars: pd.DataFrame, coverage: Any) -> str | None:
         cuts = np.unique(times.searchsorted(pd.DatetimeIndex([t for name in case.cuts for t in coverage["elsewhere"][name]])))
         behind = np.append(cuts, 2 * len(bars))[np.searchsorted(cuts, rows, side="right")]  # the first cut after each row
         guilty = guilty & ((behind <= rows + ahead) | (times >= pd.Timestamp(coverage["stretch"]["from"])))
-    return times[guilty][0].isoformat()
+    return times[guilty][0].isoformat() if guilty.any() else "not covered"
 
-# %% ../../nbs/2_features/28b_planted.ipynb #611cc6cc
+# %% ../../nbs/2_features/28b_planted.ipynb #04023bc5
 def trial_table(
     cases: dict[str, Case] | None = None,  # by name; all where left out
     plan: Plan = QUICK,
@@ -230,7 +230,7 @@ def trial_table(
         mine = [b for b in found.breaches if (b.column == prefix if exact or prefix.startswith("fold") else b.column.startswith(prefix))]
         first = min((b.event_time for b in mine), default=None)
         guilty = first_guilty(cases[name], m.bars, found.coverage)
-        rows.append({"name": name, "kind": cases[name].kind, "what": cases[name].what, "planted": name in PLANTED, "caught": bool(mine),
+        rows.append({"name": name, "kind": cases[name].kind, "what": cases[name].what, "planted": name not in CLEAN, "caught": bool(mine),
                      "tests": ", ".join(dict.fromkeys(b.test for b in mine)), "accused": ", ".join(dict.fromkeys(b.column for b in mine)),
                      "first_bar": first, "guilty_from": guilty, "located": bool(mine) and guilty in (None, first)})
     return pd.DataFrame(rows).set_index("name").loc[list(cases)]

@@ -48,7 +48,7 @@ def changed(
     bits = f"u{a.dtype.itemsize}"
     return (a.view(bits) != b.view(bits)) & ~(np.isnan(a) & np.isnan(b))
 
-
+# %% ../../nbs/2_features/27a_probe.ipynb #b312638e
 def replace_rows(
     frame: pd.DataFrame,  # any; only its float columns are touched
     rows: np.ndarray,  # bool (rows,)
@@ -87,6 +87,7 @@ class Probe:
         self.opens, self.closes = to_ms(pd.DatetimeIndex(bars.index)), to_ms(bars["available_time"])
         self.bar_ms = int((self.closes - self.opens).min())
         self.margin = context_days * DAY_MS
+        self._cut: tuple[tuple[int, int] | None, Any] = None, None  # the last window replaced: the kinds of future share it
         answer = fn(bars, context)
         self.columns = list(answer.columns)
         self.dtype = "float32" if (answer.dtypes == "float32").all() else "float64"
@@ -122,7 +123,9 @@ class Probe:
         "Rows up to `cut` from the same bars and context, where all that was not known at the close of bar cut − 1 is replaced."
         known = self.closes[cut - 1]
         bars = replace_rows(self.bars.iloc[start:stop], self.closes[start:stop] > known, kind, rng)
-        context = _frames(self.window(start, stop),
+        if self._cut[0] != (start, stop):
+            self._cut = (start, stop), self.window(start, stop)
+        context = _frames(self._cut[1],
                           lambda frame: replace_rows(frame, known_ms(frame, self.bar_ms) > known, kind, rng))
         return self.on(bars, context)[: cut - start]
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOUR', 'LOOKBACK', 'Ahead', 'LEAKING', 'HONEST', 'ODD', 'EARLY', 'LAST', 'Market', 'planted_market', 'Case', 'at_bar']
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #c31a293d
+# %% ../../nbs/2_features/28a_suspects.ipynb #093d2c9c
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from ..data.resample import resample
 from .context import market_context
 from .labels import forward_return, triple_barrier
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #6d4cb031
+# %% ../../nbs/2_features/28a_suspects.ipynb #302f2189
 HOUR = pd.Timedelta("1h")
 LOOKBACK = 48  # bars, declared for every column
 
@@ -56,7 +56,7 @@ def planted_market(
     return Market(bars, {"macro": published("value", "D", "22h"), "funding": published("funding_rate", "8h", "90min"),
                          "open_interest": published("open_interest", "h", "10min"), "others": {"ETH": _walk(n, seed + 2)}})
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #76a342a2
+# %% ../../nbs/2_features/28a_suspects.ipynb #1ec6e7e2
 Ahead = Callable[[pd.DataFrame], Any]  # bars -> bars ahead, one number or one per row
 
 
@@ -95,7 +95,7 @@ ODD = pd.Timestamp("2024-02-19 06:00", tz="UTC")  # a bar of the last day
 EARLY = pd.Timestamp("2024-01-05 03:00", tz="UTC")  # a bar a month before it
 LAST = pd.Timestamp("2024-02-19 23:00", tz="UTC")  # the last bar
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #463667d5
+# %% ../../nbs/2_features/28a_suspects.ipynb #2d6ce096
 _features(
     LEAKING,
     next_return=("shift(-1): the label itself", lambda b, c: b["close"].shift(-1) / b["close"] - 1, lambda b: 1),
@@ -115,7 +115,7 @@ _features(
                                  lambda b: at_bar(b, LAST, 1)),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #7a0d0229
+# %% ../../nbs/2_features/28a_suspects.ipynb #db9ea8e7
 def _long_enough(fn: Callable[[np.ndarray], np.ndarray]) -> Callable[[pd.DataFrame, Any], np.ndarray]:
     "A filter of the closes; NaN where there are too few of them."
     return lambda b, c: fn(b["close"].to_numpy()) if len(b) > 30 else np.full(len(b), np.nan)
@@ -140,7 +140,7 @@ _features(
     back_filled=("a hole is filled with the next value", lambda b, c: b["close"].where(b["volume"] > 3).bfill()),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #2a8834af
+# %% ../../nbs/2_features/28a_suspects.ipynb #03fc43b4
 _features(
     LEAKING,
     global_z=("mean and spread of the whole sample", lambda b, c: (b["close"] - b["close"].mean()) / b["close"].std()),
@@ -154,7 +154,7 @@ _features(
     length_of_the_file=("one part in 1e15, by the number of rows", lambda b, c: b["close"] * (1 + 1e-15 * len(b))),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #7d96ff48
+# %% ../../nbs/2_features/28a_suspects.ipynb #98056f50
 def _four_hours(b: pd.DataFrame, by: str) -> np.ndarray:
     "Close of the four-hour bar, joined by the time in its column `by`; its open is its index."
     long = resample(b, "1h", "4h")
@@ -174,7 +174,7 @@ _features(
                        lambda b: np.where(forward_return(b, 6)["ret"].shift(5).notna(), 1, 0)),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #4ee80a71
+# %% ../../nbs/2_features/28a_suspects.ipynb #7bc90736
 def _merged(b: pd.DataFrame, frame: pd.DataFrame, column: str, by: str, direction: Any) -> np.ndarray:
     "merge_asof of the bars' closes with a frame, by its date or by when it was known."
     left = pd.DataFrame({"t": to_ms(b["available_time"])})
@@ -200,7 +200,7 @@ _features(
     newest_row_of_the_context=("context joined by position: its last row for everyone", lambda b, c: b["close"] * 0 + (c["macro"]["value"].iloc[-1] if len(c["macro"]) else 0.0)),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #21b46735
+# %% ../../nbs/2_features/28a_suspects.ipynb #182c066a
 def _out_of_order(b: pd.DataFrame, c: Any) -> pd.Series:
     "−1 where the number of the next bar is a whole one and not the next."
     step = b["sequence"].shift(-1) - b["sequence"]
@@ -210,6 +210,7 @@ def _out_of_order(b: pd.DataFrame, c: Any) -> pd.Series:
 _features(
     LEAKING,
     only_when_missing=("looks ahead only where the next value is missing", lambda b, c: b["close"].where(b["close"].shift(-1, fill_value=0.0).notna(), -1.0)),
+    only_when_other=("looks ahead only where the next number is no count", lambda b, c: b["close"].where(~(b["sequence"].shift(-1) % 1 > 0), -1.0)),
     only_when_shuffled=("looks ahead only where the next bar is out of order", _out_of_order),
     a_bar_longer_than_declared=("49 bars back where 48 are declared", lambda b, c: sum(_lags(b["close"], LOOKBACK + 2))),
     ema_from_the_start=("a recursion that begins with the file", lambda b, c: b["close"].ewm(span=20, adjust=False).mean()),
@@ -217,7 +218,7 @@ _features(
     memory_of_another_coin=("a memory that hides in the context", lambda b, c: c["others"]["ETH"]["close"].expanding().mean().reindex(b.index)),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #a10f9b55
+# %% ../../nbs/2_features/28a_suspects.ipynb #3790c098
 def _z(b: pd.DataFrame, c: Any) -> np.ndarray:
     last = _lags(b["close"], 24)
     mean = sum(last) / 24
@@ -264,7 +265,7 @@ _features(
     label_that_is_over=("a label, joined at its t_end", lambda b, c: forward_return(b, 6)["ret"].shift(6)),
 )
 
-# %% ../../nbs/2_features/28a_suspects.ipynb #f5554f5d
+# %% ../../nbs/2_features/28a_suspects.ipynb #62193991
 _features(
     HONEST,
     monday=("switches on Mondays", lambda b, c: (b.index.dayofweek == 0) * 1.0),

@@ -56,7 +56,7 @@ def test_what_only_looks_guilty_is_not_accused(name, table):
 
 
 @pytest.mark.parametrize(("name", "tests"), [
-    ("only_when_missing", {"future_nan"}), ("only_when_shuffled", {"future_permutation"}),  # each kind of future is needed
+    ("only_when_missing", {"future_nan"}), ("only_when_other", {"future_walk"}), ("only_when_shuffled", {"future_permutation"}),  # each kind of future is needed
     ("a_bar_longer_than_declared", {"start"}), ("ema_from_the_start", {"start"}), ("memory_of_another_coin", {"start"}),  # not called a look ahead
     ("label_from_the_close", {"label_anchor", "label_prices"}), ("label_starts_at_its_decision", {"label_times"}),
     ("label_ends_too_early", {"label_future", "label_prices"}), ("label_beyond_its_end_once", {"label_future"}),
@@ -79,8 +79,8 @@ def test_a_suspect_alone_is_judged_as_in_company(table):
 
 
 def test_the_tables_plan_can_be_the_standard_one():
-    cases = {name: (PLANTED | CLEAN)[name] for name in ("next_return", "one_bar", "mondays", "funding_by_stamp", "macro_by_date",
-             "resampled_left", "rank_in_window", "macro_when_known", "funding_when_known", "long_bar_when_closed", "label_that_is_over")}
+    cases = {name: (PLANTED | CLEAN)[name] for name in ("next_return", "one_bar", "mondays", "funding_by_stamp", "resampled_left",
+             "rank_in_window", "macro_when_known", "long_bar_when_closed")}
     cases["once_two_weeks_ago"] = Case("feature", "", lambda b, c: b["close"].where(b.index != AGO, b["close"].shift(-1)), lambda b: (b.index == AGO) * 1)
     found = trial_table(cases, STANDARD)
     assert found["located"].tolist() == found["caught"].tolist() == [*found["planted"][:-1], True]
