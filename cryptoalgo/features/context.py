@@ -39,10 +39,9 @@ def settled(
     "Funding that became known after the bar's open and not after its close."
     known, rates = to_ms(funding["available_time"]), funding["funding_rate"].to_numpy(np.float64)
     opens, closes = to_ms(pd.DatetimeIndex(bars.index)), to_ms(bars["available_time"])
-    first, last = np.searchsorted(known, opens, side="right"), np.searchsorted(known, closes, side="right")
-    out = np.zeros(len(bars))
-    for bar in np.flatnonzero(last > first):
-        out[bar] = rates[first[bar] : last[bar]].sum()
+    out, bar = np.zeros(len(bars)), np.searchsorted(closes, known)  # the first bar that closes with it or after it
+    inside = (bar < len(bars)) & (known > opens[np.minimum(bar, len(bars) - 1)]) if len(bars) else np.zeros(len(known), bool)
+    np.add.at(out, bar[inside], rates[inside])
     recorded = as_of(bars, funding["funding_rate"], funding["available_time"], max_age_h)
     return np.where(np.isnan(recorded), np.nan, out)
 

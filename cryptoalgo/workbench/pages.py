@@ -70,7 +70,7 @@ def certificate_text(
 ) -> str:  # a sentence or two
     "What the leakage certificate covered."
     c = leakage["coverage"]
-    said = [f"{len(c['columns'])} features over {c['rows']:,} bars"]
+    said = [f"{len(c['columns'])} features over {c['rows']:,} bars" + (f", in {len(c['groups'])} groups" if "groups" in c else "")]
     said.append(f"every one of the last {c['stretch']['cuts']} bars as the end of the data")
     if elsewhere := c.get("elsewhere"):
         said.append(f"{len(elsewhere['prefix_cuts'])} earlier ends, {len(elsewhere['future_cuts'])} futures replaced in "
