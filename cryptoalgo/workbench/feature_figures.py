@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError, nearest
+from .figures import log_ticks
 from .style import BLUE, GREY, ORANGE, PALE, Subject, canvas, house_style, legend, time_axis, times
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def over_price(
         figure, (top, below) = canvas(subject.title(f"{name} beneath the price"), f"last {len(shown):,} bars; the band holds the middle 80 % of all {x.notna().sum():,} values",
                                       2.6, (3, 2))
         top.semilogy(times(shown.index), shown["close"], color=BLUE, lw=0.8)
+        log_ticks(top)
         top.set_ylabel("close (log)")
         below.axhspan(low, high, color=PALE, lw=0)
         below.plot(times(shown.index), x.reindex(shown.index), color=ORANGE, lw=0.8)
