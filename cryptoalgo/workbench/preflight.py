@@ -27,12 +27,14 @@ from ..data.mend import Fix, mend
 from ..data.sources import UNNAMED, recognise
 from ..data.tables import OHLCV, SeriesKey
 from ..data.validation import validate
+from ..features.context import Part
 from ..features.labels import make_labels
+from ..features.registry import FeatureSet
 from ..features.splits import WalkForward
 from ..models.estimators import Model, directed
 from ..models.learners import rows_of
 from ..research.dataset import features_fn
-from ..research.series import Experiment, Raw, last_moment, read_raw
+from ..research.series import Experiment, Raw, Series, last_moment, read_raw
 from .pipeline import Unit
 from .runner import RunOptions, units_of
 
@@ -165,7 +167,7 @@ def _check(x: Experiment, raw: Raw, key: SeriesKey, contract: Contract) -> tuple
     if not finding.blocks:
         _check_rows(x, bars, finding)
     if not finding.blocks:
-        published = {k: v for k, v in (("funding", raw.funding), ("open_interest", raw.open_interest)) if v is not None}
+        published = Series(bars, raw.funding, raw.open_interest, raw.btc, raw.macro).published
         with _standing_in_the_way(finding):
             _check_fit(x, bars, published, finding)
     finding.waivers = list(dict.fromkeys(finding.waivers))
@@ -217,9 +219,9 @@ def _file_experiment(settings: Settings, timeframe: str) -> Experiment:
     "What base.yaml would ask of a coin of which only bars are known."
     probe = Issue(issue=1, name="preflight", title="Preflight", question="May this file be trained on?", coins=("FILE",), timeframes=(timeframe,))
     x = units_of(probe, settings, RunOptions())[0].experiment
-    groups = tuple(g for g in x.params.features.groups if g != "funding_oi")
+    groups = tuple(g for g in x.params.features.groups if Part(FeatureSet((g,), timeframe), x.round_trip_cost).kinds <= {"costs"})
     data = x.params.data.model_copy(update={"funding_venue": None, "oi_venue": None})
-    return replace(x, params=x.params.model_copy(update={"data": data, "features": x.params.features.model_copy(update={"groups": groups})}))
+    return replace(x, params=x.params.model_copy(update={"data": data, "features": x.params.features.model_copy(update={"groups": groups, "extra": ()})}))
 
 
 def _of_file(path: Path, timeframe: str, settings: Settings, contract: Contract) -> tuple[Finding, pd.DataFrame]:
