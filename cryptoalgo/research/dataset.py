@@ -80,11 +80,11 @@ def _group_key(part: Part, series: Series, timeframe: str) -> str:
     return digest([part.features.digest, timeframe, frames, cost, code_digest(certify, market_context, Part), environment()])
 
 
-def _group(part: Part, series: Series, data_digest: str) -> Group:
+def _group(part: Part, series: Series) -> Group:
     "Compute a group and put it on trial. Raises `GateError` naming column and bar when anything looks ahead."
     certificate = certify(
         part.batch, series.bars, part.reads(series.published), {f.name: f.lookback for f in part.features.features}, stream_fn=part.stream,
-        hashes={"features": part.features.digest, "data": data_digest}).raise_on_breach()
+        hashes={"features": part.features.digest}).raise_on_breach()
     return Group(part.batch(series.bars, series.published), certificate.to_dict())
 
 # %% ../../nbs/5_research/50a_dataset.ipynb #628a2deb
@@ -110,12 +110,12 @@ def _summary(known: pd.DataFrame, bars: pd.DataFrame) -> dict[str, Any]:
             "mean_uniqueness": float(uniqueness_weights(known, pd.DatetimeIndex(bars.index)).mean())}
 
 
-def _labelled(x: Experiment, bars: pd.DataFrame, data_digest: str) -> Labelled:
+def _labelled(x: Experiment, bars: pd.DataFrame) -> Labelled:
     "Labels with their weights and folds, put on trial."
     labels = make_labels(bars, x.params.labels)
     folds = folds_of(x, labels)
     certificate = certify_labels(lambda some: make_labels(some, x.params.labels), bars, folds,
-                                 {"labels": code_digest(make_labels), "data": data_digest}).raise_on_breach()
+                                 {"labels": code_digest(make_labels)}).raise_on_breach()
     known = labels.dropna(subset=["y"])
     table = fold_table(folds, labels["t_end"], pd.DatetimeIndex(labels.index)).reset_index()
     return Labelled(labels.assign(weight=_weights(x, bars, known).reindex(labels.index)), table, _summary(known, bars), certificate.to_dict())
@@ -151,16 +151,17 @@ def build_dataset(
     groups = {}
     for name, features in x.feature_set.by_group.items():
         part = Part(features, x.round_trip_cost)
-        groups[name] = keep("groups", _group_key(part, series, x.timeframe), Group, partial(_group, part, series, data.raw_digest))
+        groups[name] = keep("groups", _group_key(part, series, x.timeframe), Group, partial(_group, part, series))
     p, code = x.params, code_digest(make_labels, certify_labels, sample_weights, turning_points, WalkForward, fold_table)
     key = digest(["labels", frame_digest(series.bars), x.timeframe, p.labels, p.weights, p.splits, code, environment()])
-    labelled = keep("labels", key, Labelled, lambda: _labelled(x, series.bars, data.raw_digest))
+    labelled = keep("labels", key, Labelled, lambda: _labelled(x, series.bars))
     features = pd.concat([group.features for group in groups.values()], axis=1)
-    certificate = _joined({name: group.certificate for name, group in groups.items()}, labelled.certificate, x.feature_set.digest)
+    certificate = _joined({name: group.certificate for name, group in groups.items()}, labelled.certificate,
+                          {"features": x.feature_set.digest, "data": data.raw_digest})
     return Dataset(features, labelled.labels, labelled.folds, labelled.summary, certificate, dataset_qa(features, labelled.labels["y"]))
 
 
-def _joined(groups: dict[str, dict[str, Any]], labels: dict[str, Any], code: str) -> dict[str, Any]:
+def _joined(groups: dict[str, dict[str, Any]], labels: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
     "One certificate over all groups and the labels: what was tried is the same for each but for what depends on its look-back."
     parts = list(groups.values())
     by_group = {name: {"columns": len(c["coverage"]["columns"]), "lookback": c["coverage"]["lookback"],
@@ -169,5 +170,5 @@ def _joined(groups: dict[str, dict[str, Any]], labels: dict[str, Any], code: str
     coverage = first | {
         "columns": [column for c in parts for column in c["coverage"]["columns"]], "lookback": max(c["coverage"]["lookback"] for c in parts),
         "groups": by_group, "labels": labels["coverage"]["labels"], "splits": labels["coverage"]["splits"]}
-    return {"passed": all(c["passed"] for c in (*parts, labels)), "hashes": labels["hashes"] | {"features": code}, "coverage": coverage,
+    return {"passed": all(c["passed"] for c in (*parts, labels)), "hashes": labels["hashes"] | hashes, "coverage": coverage,
             "breaches": [b for c in (*parts, labels) for b in c["breaches"]]}

@@ -99,6 +99,11 @@ def test_other_values_of_a_series_recompute_the_groups_that_read_it(memory):
     assert memory.again(X, replace(DATA, series=revised)) == ["spy_return_24h"]
 
 
+def test_a_certificate_of_kept_parts_is_bound_to_the_data_at_hand(memory):
+    other = replace(DATA, raw_digest="e" * 64)
+    assert memory.again(X, other) == [] and room.build_dataset(X, other, memory).certificate["hashes"]["data"] == "e" * 64
+
+
 def declared(width: float, scale: float = 1.0) -> FeatureSet:
     "Three groups: one reads a helper, one reads a feature of that group, one stands alone."
     r = Registry()
