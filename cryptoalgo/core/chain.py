@@ -167,7 +167,7 @@ class Chain(_File):
             raise
         self._read(f)
 
-
+# %% ../../nbs/0_core/05a_chain.ipynb #c2afeb17
 def _sync_folder(
     folder: Path,  # in which a file was made
 ) -> None:

@@ -150,7 +150,7 @@ def _simulated(x: Experiment, start_ms: int | None, end_ms: int) -> Raw:
     macro = _together({ticker: _cut(market.macro[ticker], None, end_ms) for ticker in _tickers(x)})
     return Raw(bars, funding, interest, [], 0, asdict(market.planted[x.coin]), btc, macro)
 
-
+# %% ../../nbs/5_research/50_series.ipynb #f5dc656a
 def _recorded(x: Experiment, store: Store, contracts: dict[str, Contract], start_ms: int | None, end_ms: int) -> Raw:
     "One coin of the market database."
     d = x.params.data

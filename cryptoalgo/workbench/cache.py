@@ -140,7 +140,7 @@ class StageCache:
                 return load(result, folder)
         raise OutsideError(f"{self.folder(stage, key)}: was taken away while it was read; run again")
 
-
+# %% ../../nbs/6_workbench/62_cache.ipynb #393d1ecf
 def _swap(fresh: Path, folder: Path) -> None:
     "Rename `fresh` to `folder`, moving an older one out of the way; another process may be doing the same."
     for attempt in range(TRIES):

@@ -110,7 +110,7 @@ def packages(m: Machine) -> Check:
         return Check("packages", "warn", "; ".join(other), "run `make setup` for the versions that were tested")
     return Check("packages", "ok", f"{len(wanted)} needed, all there{' in the tested versions' if pins else ''}")
 
-
+# %% ../../nbs/6_workbench/69_doctor.ipynb #705a4274
 def learners(m: Machine) -> Check:
     "LightGBM and its OpenMP library load."
     try:
