@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import Field
 
 from .errors import InputError, nearest
-from .params import CostParams, Section, build, read_yaml
+from .params import build, read_yaml
+from .sections import CostParams, Section
 
 # %% ../../nbs/0_core/08_profiles.ipynb #230271a9
 class FeeTier(Section):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.clock import UNIT_MS, from_ms, to_ms
-from ..core.params import Section
+from ..core.sections import Section
 
 # %% ../../nbs/1_data/10_calendars.ipynb #d823dea4
 class Calendar(Section):

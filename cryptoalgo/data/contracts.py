@@ -18,7 +18,8 @@ from pydantic import Field
 
 from ..core.clock import UNIT_MS, from_ms, timeframe_ms, to_ms, when
 from ..core.errors import InputError, nearest
-from ..core.params import Section, build, read_yaml
+from ..core.params import build, read_yaml
+from ..core.sections import Section
 from .calendars import Calendar, local_close, session_close
 
 # %% ../../nbs/1_data/10_contracts.ipynb #73798daa

@@ -16,7 +16,7 @@ from pydantic import Field, FiniteFloat, ValidationError
 
 from ..core.clock import timeframe_ms, to_ms
 from ..core.errors import InputError, nearest
-from ..core.params import Section
+from ..core.sections import Section
 from .replay_wire import Reply, number
 from .tables import SeriesKey
 

@@ -18,7 +18,7 @@ from scipy.signal import lfilter
 
 from ..core.clock import DAY_MS, bars_per_year, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
-from ..core.params import SimulatorParams
+from ..core.sections import SimulatorParams
 
 # %% ../../nbs/1_data/13_simulate.ipynb #e957d13a
 SIMULATED = "SIMULATED"  # stands in the title of every report on these prices

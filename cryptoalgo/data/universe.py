@@ -13,7 +13,8 @@ from pydantic import Field
 
 from ..core.clock import timeframe_ms
 from ..core.errors import InputError, nearest
-from ..core.params import Section, build, read_yaml
+from ..core.params import build, read_yaml
+from ..core.sections import Section
 from .resample import finest
 from .tables import SeriesKey
 

@@ -15,7 +15,7 @@ from numba import njit
 
 from ..core.clock import UNIT_MS, to_ms
 from ..core.errors import InputError, nearest
-from ..core.params import LabelParams
+from ..core.sections import LabelParams
 from .turning_points import turning_points
 
 # %% ../../nbs/2_features/25_labels.ipynb #5b39ec31

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.clock import to_ms
 from ..core.errors import InputError, nearest
-from ..core.params import ModelParams
+from ..core.sections import ModelParams
 from ..core.provenance import digest, plain, write_text
 from ..features.splits import PurgedKFold
 from .learners import CALIBRATORS, LEARNERS, Isotonic, Learner, Platt, Rows, rows_of

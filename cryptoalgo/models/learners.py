@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
-from ..core.params import ModelParams
+from ..core.sections import ModelParams
 from ..core.provenance import plain
 from ..core.training_only import refuse_training_only
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
-from ..core.params import ModelParams
+from ..core.sections import ModelParams
 from ..features.splits import Fold
 from .estimators import Model, directed, longest_label
 from .learners import LEARNERS, Rows, rows_of

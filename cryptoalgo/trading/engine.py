@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 
 from ..core.clock import DAY_MS, from_ms, iso, to_ms
 from ..core.errors import InputError, nearest
-from ..core.params import Section, build
+from ..core.params import build
+from ..core.sections import Section
 from . import kernel as k
 from .market import Prepared, prepare
 

@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.clock import iso
 from ..core.console import progress
 from ..core.errors import CryptoalgoError
-from ..core.params import FeatureParams, Issue, load_issue, resolve
+from ..core.params import Issue, load_issue, resolve
+from ..core.sections import FeatureParams
 from ..core.profiles import load_costs
 from ..core.ledger import Span
 from ..core.provenance import replacing, write_frame, write_json

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cryptoalgo.core.clock import moment
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.exchanges import Patience
 from cryptoalgo.data.pull import Request, Venues, plan, pull, walks
 from cryptoalgo.data.replay import ReplayClock, serving

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, moment, timeframe_ms, to_ms
 from cryptoalgo.core.errors import InputError, OutsideError
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.replay import ReplayClock, parse_faults, replay_clock, serve_forever, serving
 from cryptoalgo.data.replay_faults import NEWEST, ROWS, WHOLE, Faults, Mischief
 from cryptoalgo.data.replay_tape import OHLCV, Span, Tape

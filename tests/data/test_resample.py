@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, to_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.resample import check_whole, finest, resample
 from cryptoalgo.data.simulate import simulate
 

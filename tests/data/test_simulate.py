@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from cryptoalgo.core.clock import timeframe_ms, to_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.simulate import FUNDING_CAP, FUNDING_H, HALF_LIFE_H, NEWS_H, NEWS_VARIANCE, SimulatedMarket, edge_per_hour, simulate
 
 COINS = ["BTC", "ETH", "SOL", "XRP", "DOGE"]

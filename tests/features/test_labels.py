@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import LabelParams
+from cryptoalgo.core.sections import LabelParams
 from cryptoalgo.features.labels import (
     bar_sigma,
     close_path_barriers,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from feature_market import same_bits
 
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.quality import regular_grid
 from cryptoalgo.data.resample import resample
 from cryptoalgo.data.simulate import simulate

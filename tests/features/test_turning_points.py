@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import LabelParams
+from cryptoalgo.core.sections import LabelParams
 from cryptoalgo.features import turning_points as module
 from cryptoalgo.features.labels import forward_return, make_labels, turning_point_return
 from cryptoalgo.features.registry import FeatureSet

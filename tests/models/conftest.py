@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cryptoalgo.core.clock import from_ms
-from cryptoalgo.core.params import ModelParams
+from cryptoalgo.core.sections import ModelParams
 
 HOUR = 3_600_000
 SMALL = {

@@ -40,7 +40,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from conftest import SMALL, make_rows
-from cryptoalgo.core.params import ModelParams
+from cryptoalgo.core.sections import ModelParams
 from cryptoalgo.models.estimators import Model
 print(*(Model(ModelParams(**{{**SMALL, "name": name}}), 42).fit(*make_rows()).model_id_ for name in ("lightgbm", "logistic")))
 """

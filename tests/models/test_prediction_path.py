@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import ModelParams
+from cryptoalgo.core.sections import ModelParams
 from cryptoalgo.core.training_only import TRAINING_ONLY, refuse_training_only
 from cryptoalgo.features import shared  # noqa: F401  (all features are declared)
 from cryptoalgo.features.labels import direction_vote, triple_barrier

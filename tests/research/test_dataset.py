@@ -10,7 +10,8 @@ import pytest
 from cryptoalgo.core.clock import DAY_MS
 from cryptoalgo.core.errors import GateError, InputError
 from cryptoalgo.core.ledger import Span
-from cryptoalgo.core.params import FeatureParams, load_issue, resolve
+from cryptoalgo.core.params import load_issue, resolve
+from cryptoalgo.core.sections import FeatureParams
 from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.features import indicators
 from cryptoalgo.features.context import Part

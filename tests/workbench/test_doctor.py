@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from cryptoalgo.core.ledger import Ledger
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.replay import ReplayClock, serving
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.store import Provenance, Store

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.replay import ReplayClock, parse_faults, serving
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.snapshots import latest

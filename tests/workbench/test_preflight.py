@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.params import SimulatorParams
+from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.store import Provenance, Store
 from cryptoalgo.data.tables import SeriesKey
