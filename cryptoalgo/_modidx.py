@@ -67,6 +67,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cryptoalgo.core.console.stderr': ('0_core/console.html#stderr', 'cryptoalgo/core/console.py')},
             'cryptoalgo.core.errors': { 'cryptoalgo.core.errors.CryptoalgoError': ( '0_core/errors.html#cryptoalgoerror',
                                                                                     'cryptoalgo/core/errors.py'),
+                                        'cryptoalgo.core.errors.FitError': ('0_core/errors.html#fiterror', 'cryptoalgo/core/errors.py'),
                                         'cryptoalgo.core.errors.GateError': ('0_core/errors.html#gateerror', 'cryptoalgo/core/errors.py'),
                                         'cryptoalgo.core.errors.InputError': ('0_core/errors.html#inputerror', 'cryptoalgo/core/errors.py'),
                                         'cryptoalgo.core.errors.OutsideError': ( '0_core/errors.html#outsideerror',
