@@ -181,6 +181,7 @@ class ObjectiveParams(Section):
     stress_weight: float = Field(default=0.4, ge=0, le=1)  # of the Sharpe ratio at doubled fees
     min_trades_fold: int = 5
     min_trades: int = 20
+    coin_trades: int = 0  # the coin's own floor; the larger of the two holds
     min_fold_z: float = -1.64  # a fold's Sharpe ratio in its own standard errors
     min_win_rate: float = 0.35
     min_expectancy: float = 1.5e-4  # mean net return of a trade, a fraction of its notional
@@ -192,28 +193,48 @@ class ObjectiveParams(Section):
 
 
 class SearchParams(Section):
-    "How long a study may look for better parameters, and when it stops (M6, M8). No space = no search."
+    "How long a study may look for better parameters, and when it stops (M6, M8)."
     space: dict[str, Range] = {}  # by dotted name: rules.threshold
     objective: ObjectiveParams = ObjectiveParams()
     tier: str = "alt"  # of the coin: which budget it has
-    trials: dict[str, int] = {"major": 60, "alt": 40, "meme": 30}  # by tier, for each seed
+    trials: int | dict[str, int] = 0  # for each seed; one number, or one by tier of coin; 0 = no search
     seeds: tuple[int, ...] = (42,)  # a study each; what they agree on is tested again
     batch: int = Field(default=4, ge=1)  # trials asked at once, told in order
     startup_trials: int = Field(default=10, ge=1)  # random before the sampler learns, unpruned before the pruner does
     warmup_folds: int = Field(default=1, ge=0)  # folds before a trial may be pruned
     n_folds: int = Field(default=3, ge=2)
     min_train_days: int = Field(default=120, ge=1)
+    min_test_days: int = Field(default=60, ge=1)  # of a fold; shorter ones are noise
     patience: int = Field(default=60, ge=1)  # trials without a gain of `min_delta`
     warmup: int = Field(default=30, ge=0)  # trials before the plateau counts
     min_delta: float = Field(default=0.01, ge=0)
     timeout_s: float | None = Field(default=None, gt=0)
+
+    @property
+    def budget(self) -> int:
+        "Trials of each seed for this coin."
+        return self.trials if isinstance(self.trials, int) else self.trials[self.tier]
+
+    @model_validator(mode="after")
+    def _known_tier(self) -> "SearchParams":
+        if isinstance(self.trials, dict) and self.tier not in self.trials:
+            raise ValueError(f"trials has no number for tier {self.tier}; name one of {', '.join(sorted(self.trials))}")
+        return self
 
 
 class ValidationParams(Section):
     "The holdout, the resampling, and the checks behind a tier (R1, R3, R4)."
     holdout_interval_days: int = Field(ge=1)  # fixed once per market: as long as the longest preset asks
     holdout_days: int = Field(ge=1)  # what this preset reads, at that interval's end
+    slices: dict[str, tuple[int, int]] = {}  # of what is read: from so many days before its end to so many
     bootstrap_paths: int = Field(ge=100)
     bootstrap_block_days: float = Field(gt=0)
     checks: dict[str, CheckSpec]
     gates: dict[str, GateSpec]
+
+    @model_validator(mode="after")
+    def _slices_inside(self) -> "ValidationParams":
+        for name, (begin, stop) in self.slices.items():
+            if not 0 <= stop < begin <= self.holdout_days:
+                raise ValueError(f"slice {name} goes from {begin} to {stop} days before the end; it must lie in the {self.holdout_days} days that are read")
+        return self

@@ -64,6 +64,11 @@ class Experiment:
         "Whether the prices are invented."
         return self.params.data.source == "simulator"
 
+    @property
+    def searches(self) -> bool:
+        "Whether parameters are looked for before they are judged."
+        return bool(self.params.search.space) and self.params.search.budget > 0
+
     @cached_property
     def feature_set(self) -> FeatureSet:
         "The features that the model sees."

@@ -134,6 +134,23 @@ def _stability(x: Experiment, series: Series, trained: Trained) -> dict[str, Any
     return {"neighbour_returns": nets, "parameter_stability": float(np.mean(np.array(nets) > 0))}
 
 # %% ../../nbs/5_research/52_verdict.ipynb #89ba6b5d
+def _by_slice(x: Experiment, equity: pd.DataFrame, trades: pd.DataFrame) -> dict[str, Any]:
+    "The holdout's slices: trades entered and net gain in each, the fewest and the share that gains; empty without slices."
+    end, start_usd = from_ms(np.array([x.exam.end_ms]))[0], x.params.rules.initial_equity_usd
+    found: dict[str, dict[str, Any]] = {}
+    for name, (begin, stop) in x.params.validation.slices.items():
+        first, last = end - pd.Timedelta(days=begin), end - pd.Timedelta(days=stop)
+        before, inside = equity["equity"][equity.index < first], equity["equity"][(equity.index >= first) & (equity.index < last)]
+        opened = float(before.iloc[-1]) if len(before) else start_usd
+        closed = float(inside.iloc[-1]) if len(inside) else opened
+        n = int(((trades["entry_time"] >= first) & (trades["entry_time"] < last)).sum())
+        found[name] = {"from": first, "to": last, "n_trades": n, "net_return": (closed - opened) / start_usd}
+    if not found:
+        return {}
+    return {"slices": found, "slice_trades": min(s["n_trades"] for s in found.values()),
+            "slices_positive": float(np.mean([s["net_return"] > 0 for s in found.values()]))}
+
+
 def _regimes_positive(diagnostics: dict[str, Any]) -> float | None:
     "Share of the known regimes with a net gain; None when nothing was traded in any."
     nets = [row["net"] for name, row in diagnostics["by_regime"].items() if name != "unknown"]
@@ -146,7 +163,7 @@ def _values(tested: Tested, robustness: dict[str, Any], exam: dict[str, Any]) ->
     decay = 1 - exam["sharpe"] / dev["sharpe"] if dev.get("sharpe") and dev["sharpe"] > 0 and exam.get("sharpe") is not None else None
     return {**{k: robustness.get(k) for k in (
         "bootstrap_sharpe_p5", "bootstrap_confidence", "drawdown_p95", "drawdown_risk", "deflated_sharpe",
-        "probabilistic_sharpe", "fold_consistency", "worst_fold", "parameter_stability")},
+        "probabilistic_sharpe", "fold_consistency", "worst_fold", "parameter_stability", "slice_trades", "slices_positive")},
         "regimes_positive": _regimes_positive(tested.diagnostics), "trades": dev["n_trades"],
         "stop_loss_share": dev.get("stop_loss_share"), "net_edge_bps": dev.get("net_edge_bps"), "stressed_positive": dev["stressed_return"],
         "holdout_positive": exam["net_return"], "holdout_sharpe": exam.get("sharpe"), "holdout_trades": exam["n_trades"],
@@ -171,6 +188,7 @@ def validate(
     daily = tested.daily["net"]
     resampled, draws = _resampled(x, daily, tested.metrics["compounds"])
     robustness = resampled | _over_folds(trained.folds, daily) | _stability(x, data.series, trained) | _against_luck(daily, record)
+    robustness |= _by_slice(x, runs.net.equity, runs.net.trades)
     v = x.params.validation
     values = {k: w for k, w in _values(tested, robustness, exam).items() if k in v.checks or k in v.gates}
     evidence = judge(values, v.checks, v.gates)

@@ -18,10 +18,11 @@ from ..data.quality import qa_table
 from ..features.dataset_qa import drift_table
 from ..research.dataset import Dataset, Development
 from ..research.experiment import Tested, Trained
+from ..research.optimize import Searched
 from ..research.series import Experiment
 from ..research.portfolio import Portfolio
 from ..research.verdict import Verdict
-from . import figures, trade_figures
+from . import figures, search_figures, trade_figures
 from .style import Subject, save_png
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #c0ce9fdc
@@ -97,6 +98,18 @@ def _dataset(r: Dataset, unit: UnitPlace) -> Iterator[Path]:
     yield save_png(figures.label_balance(subject, r.labels), proof / "features_labels.png")
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #0bda957f
+def _searched(r: Searched, unit: UnitPlace) -> Iterator[Path]:
+    proof, subject, folder = unit.folder / "proof", _of(unit), unit.folder
+    yield write_json(folder / "optuna_best.json", {"chosen": r.chosen, **r.summary})
+    yield write_frame(folder / "trials.csv", r.trials.drop(columns=["first_day", "daily"]).set_index("study"))
+    yield write_frame(folder / "trial_terms.csv", r.terms.set_index("study"))
+    names = [name for name in r.trials.columns if "." in name]
+    drawn = {"history": search_figures.history(subject, r.trials), "terms": search_figures.leading_terms(subject, r.trials, r.terms),
+             "slices": search_figures.slices(subject, r.trials, names, r.chosen)}
+    for name, figure in drawn.items():
+        yield save_png(figure, proof / f"search_{name}.png")
+
+
 def _trained(r: Trained, unit: UnitPlace) -> Iterator[Path]:
     proof, subject, folder = unit.folder / "proof", _of(unit), unit.folder
     if r.model is not None:
@@ -181,6 +194,7 @@ Writer = Callable[[Any, Any], Iterator[Path]]
 WRITERS: dict[type, tuple[Writer, tuple[str, ...]]] = {
     Development: (_development, ("qa.json", "qa.csv", "proof/data_*.png")),
     Dataset: (_dataset, ("leakage.json", "dataset_qa.json", "dataset_qa.csv", "proof/features_*.png")),
+    Searched: (_searched, ("optuna_best.json", "trials.csv", "trial_terms.csv", "proof/search_*.png")),
     Trained: (_trained, ("model.txt", "model.json", "calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
     Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "equity_curve.png", "proof/backtest_*.png")),
     Verdict: (_verdict, ("readiness.json", "robustness.json", "holdout_metrics.json", "preds_holdout.parquet", "holdout_trades.csv",

@@ -48,6 +48,7 @@ CAPTIONS = {
     "backtest_waterfall": "From gross to net", "backtest_trades": "Trades by the way they ended",
     "prediction_signals": "Signals at the end of the holdout", "training_folds": "Skill, fold by fold",
     "training_calibration": "Said against happened", "training_deciles": "Return that followed, by strength of the answer",
+    "search_history": "Every trial of the search", "search_terms": "What the leaders are worth, and why", "search_slices": "Where the good values lie",
     "training_importance": "What the model looks at", "training_learning": "Loss while learning", "data_market": "Prices, funding, open interest",
     "features_missing": "Missing values", "features_drift": "What has drifted of late", "features_labels": "Balance of the labels", "features_correlation": "What says the same twice",
     "portfolio_equity": "All coins in one account", "portfolio_coins": "What each coin added", "portfolio_correlation": "How alike the coins' days are",
@@ -55,6 +56,7 @@ CAPTIONS = {
 SECTIONS = (("Verdict", ("equity_curve", "validation_holdout", "validation_bootstrap", "backtest_waterfall")),
             ("Trading", ("backtest_trades", "prediction_signals", "validation_checks")),
             ("Training", ("training_folds", "training_calibration", "training_deciles", "training_importance", "training_learning")),
+            ("Search", ("search_history", "search_terms", "search_slices")),
             ("Data and features", ("data_market", "features_missing", "features_drift", "features_labels", "features_correlation")))
 
 

@@ -9,8 +9,8 @@ __all__ = ['Stage', 'Holder', 'Unit', 'Basket', 'open_holder']
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,8 +23,10 @@ from ..core.settings import Settings, load_settings
 from ..data.contracts import Contract, load_contracts
 from ..data.store import Store
 from ..research import dataset, experiment as ex
+from ..research.optimize import Searched, optimize, trials_of
 from ..research.portfolio import Member, Portfolio, hold_together
 from ..research.series import Experiment, Raw, read_raw
+from ..research.space import with_values
 from ..research.verdict import Record, Verdict, record_of, validate, warm_start
 from .artefacts import publish
 from .cache import StageCache, load
@@ -38,6 +40,7 @@ class Stage(NamedTuple):
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     compute: Callable[..., Any]  # from the holder and the results it needs
+    patient: bool = False  # it has a budget of its own: no limit on the time of its cells
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #38b0e2ba
 class Holder(ABC):
@@ -45,8 +48,12 @@ class Holder(ABC):
     folder: Path
     settings: Settings
     force: bool
-    stages: ClassVar[Mapping[str, Stage]]
     file_name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def stages(self) -> Mapping[str, Stage]:
+        "By name, in order."
 
     @abstractmethod
     def key(self, name: str) -> str:
@@ -122,20 +129,23 @@ class Unit(Holder):
     "One coin at one timeframe of one issue."
     issue: int
     title: str
-    experiment: Experiment
+    asked: Experiment  # as the parameters state it
     folder: Path  # reports/issue-N/<COIN>/<TF>
     settings: Settings
     force: bool = False  # compute even what is kept
     head: str | None = None  # of the ledger; a verdict counts the trials up to it
+    threads: int = 1  # that a search may use
 
     file_name = "unit.json"
-    stages = {
+    every_stage: ClassVar[Mapping[str, Stage]] = {
         "data": Stage("p10_data", dataset.Development, (read_raw, dataset.prepare), (), ("data", "simulator"),
-                      lambda unit: dataset.prepare(unit.experiment, unit.raw)),
+                      lambda unit: dataset.prepare(unit.asked, unit.raw)),
         "features": Stage("p20_features", dataset.Dataset, (dataset.build_dataset,), ("data",), ("features", "labels", "weights", "splits"),
-                          lambda unit, data: dataset.build_dataset(unit.experiment, data, unit.keep)),
-        "train": Stage("p30_train", ex.Trained, (ex.train,), ("features",), ("labels", "splits", "model", "seed"),
-                       lambda unit, features: ex.train(unit.experiment, features)),
+                          lambda unit, data: dataset.build_dataset(unit.asked, data, unit.keep)),
+        "optimize": Stage("p40_optimize", Searched, (optimize,), ("data", "features"), ("labels", "weights", "splits", "model", "rules", "costs", "search", "seed"),
+                          lambda unit, data, features: optimize(unit.asked, data, features.features, unit.studies, unit.threads), patient=True),
+        "train": Stage("p30_train", ex.Trained, (dataset.relabelled, ex.train), ("data", "features"), ("labels", "weights", "splits", "model", "seed"),
+                       lambda unit, data, features, *_: ex.train(unit.experiment, dataset.relabelled(unit.experiment, data, features, unit.keep))),
         "backtest": Stage("p50_backtest", ex.Tested, (ex.trade,), ("data", "train"), ("rules", "costs"),
                           lambda unit, data, train: ex.trade(unit.experiment, data, train)),
         "validate": Stage("p60_validate", Verdict, (read_raw, dataset.prepare, validate), ("data", "train", "backtest"),
@@ -143,31 +153,52 @@ class Unit(Holder):
                           lambda unit, data, train, backtest: validate(unit.experiment, data, train, backtest, unit.raw_exam, unit.record)),
     }
 
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        "By name, in order; a search only where there is something to search."
+        if not self.asked.searches:
+            return {name: stage for name, stage in self.every_stage.items() if name != "optimize"}
+        train = self.every_stage["train"]
+        return {**self.every_stage, "train": train._replace(needs=(*train.needs, "optimize"))}
+
+    @property
+    def experiment(self) -> Experiment:
+        "What is tried: with the values that the search chose, once it has."
+        found = self.state.get("optimize") if self.asked.searches else None
+        if found is None:
+            return self.asked
+        return replace(self.asked, params=with_values(self.asked.params, _chosen(self.cache, found["key"])))
+
+    @property
+    def studies(self) -> str:
+        "Where the studies of a search are kept."
+        return f"sqlite:///{self.folder / 'optuna.db'}"
+
     def __repr__(self) -> str:
-        mark = "SIMULATED · " if self.experiment.simulated else ""
+        mark = "SIMULATED · " if self.asked.simulated else ""
         return f"{mark}issue {self.issue} · {self.label} · {self.title}"
 
     @property
     def label(self) -> str:
         "Coin and timeframe."
-        return f"{self.experiment.coin} {self.experiment.timeframe}"
+        return f"{self.asked.coin} {self.asked.timeframe}"
 
     @property
     def simulated(self) -> bool:
         "Whether the prices are invented."
-        return self.experiment.simulated
+        return self.asked.simulated
 
     def write(self) -> Path:
         "Write the unit's file; `open_holder` reads it."
-        x = self.experiment
+        x = self.asked
         return write_json(self.folder / self.file_name, {
             "issue": self.issue, "title": self.title, "coin": x.coin, "timeframe": x.timeframe, "params": x.params,
-            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "home": self.settings.home})
+            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "threads": self.threads, "home": self.settings.home})
 
     @cached_property
     def store(self) -> Store | None:
         "The market database; None for a simulated market."
-        return None if self.experiment.simulated else Store(self.settings.database_url)
+        return None if self.asked.simulated else Store(self.settings.database_url)
 
     def _read(self, start_ms: int | None, end_ms: int) -> Raw:
         contracts: dict[str, Contract] = load_contracts(self.settings.path(self.settings.params_dir) / "contracts")
@@ -202,7 +233,7 @@ class Unit(Holder):
         return record_of(view.trials_for(x.coin, x.market, *dataset.span_of(x, self.load("data"))), len(reads))
 
     def key(self, name: str) -> str:
-        stage, x = self.stage(name), self.experiment
+        stage, x = self.stage(name), self.asked if name in ("data", "features", "optimize") else self.experiment
         own: dict[str, Any] = {section: getattr(x.params, section) for section in stage.sections}
         if "costs" in own:
             own["costs"] = x.costs
@@ -215,11 +246,15 @@ class Unit(Holder):
         needs = [self.state[need]["key"] for need in stage.needs]
         return digest([name, x.coin, x.timeframe, list(x.holdout), own, needs, code_digest(*stage.code), environment()])
 
+    def searched(self) -> list[Trial]:
+        "The trials of the search as the ledger counts them; none where nothing was searched."
+        return trials_of(self.asked, self.load("data"), self.load("optimize"), f"issue-{self.issue}") if self.asked.searches else []
+
     def trial(self) -> Trial:
         "This unit as the ledger counts it: code, data, parameters, and the daily returns of its backtest."
         x, data = self.experiment, self.load("data")
         code = [code_digest(*(f for name in ("data", "features", "train", "backtest") for f in self.stages[name].code)), x.feature_set.digest]
-        asked = x.params.model_dump(mode="json", exclude={"validation"})
+        asked = x.params.model_dump(mode="json", exclude={"validation", "search"})
         return Trial(digest(code), data.raw_digest, digest([asked, x.costs]), x.market, x.coin, x.timeframe,
                      f"issue-{self.issue}", "finished", *dataset.span_of(x, data), self.load("backtest").daily["net"])
 
@@ -233,10 +268,15 @@ class Basket(Holder):
     force: bool = False
 
     file_name = "basket.json"
-    stages = {
+    every_stage: ClassVar[Mapping[str, Stage]] = {
         "portfolio": Stage("p80_portfolio", Portfolio, (hold_together,), (), (),
                            lambda basket: hold_together({u.experiment.symbol: basket.member(u) for u in basket.units})),
     }
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        "By name, in order."
+        return self.every_stage
 
     def __repr__(self) -> str:
         first = self.units[0]
@@ -267,6 +307,13 @@ class Basket(Holder):
         return digest([name, [u.state["backtest"]["key"] for u in self.units], code_digest(*stage.code), environment()])
 
 
+@lru_cache(maxsize=64)
+def _chosen(cache: StageCache, key: str) -> dict[str, Any]:
+    "The values that a kept search chose; none when its result was damaged."
+    folder = cache.find("optimize", key)
+    return load(Searched, folder).chosen if folder else {}
+
+
 def open_holder(
     file: str | Path,  # a unit.json or a basket.json
 ) -> Holder:
@@ -281,4 +328,4 @@ def open_holder(
         return Basket(path.parent, units, settings, d["force"])  # type: ignore[arg-type]
     x = Experiment(d["coin"], d["timeframe"], build(Params, d["params"], path.name), build(Costs, d["costs"], path.name),
                       Span(*d["holdout"]))
-    return Unit(d["issue"], d["title"], x, path.parent, settings, d["force"], d["head"])
+    return Unit(d["issue"], d["title"], x, path.parent, settings, d["force"], d["head"], d["threads"])
