@@ -16,27 +16,29 @@ from ..core.clock import timeframe_ms
 from ..core.errors import InputError
 from .experiment import engine_config
 from .series import Experiment, Series
-from ..trading.engine import EngineConfig, Size, backtest, daily_returns
-from ..trading.diagnostics import waterfall
+from ..trading.engine import Backtest, EngineConfig, Size, backtest, daily_returns
+from ..trading.diagnostics import diagnose, waterfall, with_outcomes
 from ..trading.performance import metrics
 from ..trading.rules import rank_coins
 
 # %% ../../nbs/5_research/54_portfolio.ipynb #a570307f
 class Member(NamedTuple):
-    "One coin of a portfolio: what was asked, its development series, its decisions there."
+    "One coin of a portfolio: what was asked, its development series, its signals there."
     experiment: Experiment
     series: Series
-    decisions: pd.DataFrame
+    signals: pd.DataFrame  # from `rules.decide`
 
 
 @dataclass(frozen=True)
 class Portfolio:
     "What the coins earned in one account."
+    signals: pd.DataFrame  # every signal of every coin, with what became of it in this account
     trades: pd.DataFrame
     equity: pd.DataFrame
     daily: pd.DataFrame  # UTC days: net
-    waterfall: pd.DataFrame
+    waterfall: pd.DataFrame  # by symbol, and in total
     metrics: dict[str, Any]
+    diagnostics: dict[str, Any]  # by exit, regime, side, hour and symbol; rejected signals by filter
     coins: pd.DataFrame  # a row per symbol: trades and the parts of its result
     correlation: pd.DataFrame  # of daily net results by exit day, between symbols
 
@@ -49,23 +51,30 @@ def _share(config: EngineConfig, n: int) -> EngineConfig:
     return config.model_copy(update={"size": Size(notional_usd=size.notional_usd / n)})
 
 
+def _joint(members: Mapping[str, Member], asked: pd.DataFrame) -> Backtest:
+    "One run of the kernel over all coins, from the first decision of any of them on."
+    configs = {s: _share(engine_config(m.experiment), len(members)) for s, m in members.items()}
+    first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
+    funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
+    bar = max(pd.Timedelta(milliseconds=timeframe_ms(m.experiment.timeframe)) for m in members.values())
+    warm = first - (max(m.experiment.params.labels.vol_bars for m in members.values()) + 2) * bar  # for σ at the first decision
+    result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
+    return replace(result, equity=result.equity[result.equity.index >= first])
+
+
 def hold_together(
     members: Mapping[str, Member],  # by symbol
 ) -> Portfolio:
     "All members in one account, from the first decision of any of them on."
     if not members:
         raise InputError("portfolio: no coin came as far as a backtest; mend the coins first")
-    configs = {s: _share(engine_config(m.experiment), len(members)) for s, m in members.items()}
-    asked = rank_coins(*(m.decisions for m in members.values()))
-    first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
-    funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
-    bar = max(pd.Timedelta(milliseconds=timeframe_ms(m.experiment.timeframe)) for m in members.values())
-    warm = first - (max(m.experiment.params.labels.vol_bars for m in members.values()) + 2) * bar  # for σ at the first decision
-    result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
-    result = replace(result, equity=result.equity[result.equity.index >= first])
-    daily = daily_returns(result)
-    by_day = result.trades.pivot_table(index=result.trades["exit_time"].dt.floor("D"), columns="symbol", values="net", aggfunc="sum")
+    members = dict(sorted(members.items()))  # in whatever order they were named
+    signals = pd.concat([m.signals for m in members.values()], ignore_index=True).sort_values(["event_time", "symbol"], ignore_index=True)
+    result = _joint(members, rank_coins(signals))
+    trades, daily = result.trades, daily_returns(result)
+    by_day = trades.pivot_table(index=trades["exit_time"].dt.floor("D"), columns="symbol", values="net", aggfunc="sum")
     return Portfolio(
-        result.trades, result.equity, daily.to_frame("net"), waterfall(result.trades, result.trades["symbol"]).reset_index(), metrics(result),
+        with_outcomes(signals, result), trades, result.equity, daily.to_frame("net"), waterfall(trades, trades["symbol"]).reset_index(),
+        metrics(result), diagnose(result, {s: m.series.bars for s, m in members.items()}, signals),
         pd.DataFrame(result.totals["by_symbol"]).T.rename_axis("symbol").reset_index(),
         by_day.reindex(daily.index).fillna(0.0).corr().rename_axis("symbol").reset_index())

@@ -48,6 +48,11 @@ class Experiment:
             raise InputError(f"splits.embargo_bars = {embargo} for {self.coin}: an embargo is at least the label's horizon; "
                              f"set it to {horizon} or more")
 
+        r, kind = self.params.rules, self.params.labels.kind
+        if (r.side == "vote") != (kind == "direction_vote"):
+            raise InputError(f"rules.side = {r.side} with labels.kind = {kind} for {self.coin}: how likely the vote is right is what the label "
+                             "direction_vote teaches, and nothing else does; set rules.side=vote for it, and model for the others")
+        self.costs.allow(self.coin, r)
         v = self.params.validation
         if v.holdout_days > v.holdout_interval_days:
             raise InputError(f"validation.holdout_days = {v.holdout_days}: the holdout is {v.holdout_interval_days} days long; read that or less")

@@ -20,9 +20,10 @@ from ..core.statistics import dsr, moments, psr, sharpe
 from ..features.labels import make_labels
 from ..models.scores import as_plain, score
 from .dataset import Development, features_fn, prepare
-from .experiment import Tested, Trained, first_test, run_costs
+from .experiment import Tested, Trained, conditions, first_test, run_costs, why_idle
 from .series import Experiment, Raw, Series
-from ..trading.rules import decide
+from ..trading.conditions import context_bars
+from ..trading.rules import decide, rank_coins
 
 # %% ../../nbs/5_research/52_verdict.ipynb #8f01e355
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def record_of(trials: TrialView, readers: int) -> Record:
 
 # %% ../../nbs/5_research/52_verdict.ipynb #3954f3ad
 def warm_start(x: Experiment) -> int:
-    "First moment that the exam's series must reach back to, for the features' look-back and σ."
-    bars = x.feature_set.lookback + x.params.labels.vol_bars + 2
+    "First moment that the exam's series must reach back to, for the look-back of features and filters and for σ."
+    p = x.params
+    bars = max(x.feature_set.lookback, context_bars(p.rules.filters, p.labels, x.timeframe)) + p.labels.vol_bars + 2
     return x.exam.start_ms - bars * timeframe_ms(x.timeframe)
 
 
@@ -126,10 +128,10 @@ def _stability(x: Experiment, series: Series, trained: Trained) -> dict[str, Any
     answers = trained.predictions
     if not len(answers):
         return {}
-    nets = []
+    nets, context = [], conditions(x, series)
     for near in _nudged(x):
         rules = near.params.rules
-        decisions = decide(answers, series.bars, near.symbol, rules.threshold, rules.long, rules.short)
+        decisions = rank_coins(decide(answers, context, near.symbol, rules))
         nets.append(run_costs(near, series, decisions, first_test(trained)).net.totals["net"] / rules.initial_equity_usd)
     return {"neighbour_returns": nets, "parameter_stability": float(np.mean(np.array(nets) > 0))}
 
@@ -181,9 +183,8 @@ def validate(
     "Read the holdout once, resample and nudge on the development days, weigh the evidence."
     series = prepare(x, raw).series
     answers, scores = _exam_answers(x, series, trained)
-    start, rules = from_ms(np.array([x.exam.start_ms]))[0], x.params.rules
-    decisions = decide(answers, series.bars, x.symbol, rules.threshold, rules.long, rules.short)
-    runs = run_costs(x, series, decisions, start)
+    start = from_ms(np.array([x.exam.start_ms]))[0]
+    runs = run_costs(x, series, rank_coins(decide(answers, conditions(x, series), x.symbol, x.params.rules)), start)
     exam = runs.metrics()
     daily = tested.daily["net"]
     resampled, draws = _resampled(x, daily, tested.metrics["compounds"])
@@ -204,5 +205,5 @@ def _silence(x: Experiment, trained: Trained, tested: Tested) -> str:
     if trained.refusal:
         return f"No final model for {x.coin}: {trained.refusal}. "
     if not len(tested.trades):
-        return f"The answers for {x.coin} were never as sure as {x.params.rules.threshold:g}, so nothing was traded. "
+        return f"{why_idle(x, tested)}, so nothing was traded. "
     return ""

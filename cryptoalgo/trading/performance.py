@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..core.clock import from_ms, to_ms
+from ..core.clock import YEAR_MS, from_ms, to_ms
 from ..core.errors import InputError
 from ..core.statistics import finite, sharpe
 from .engine import Backtest, daily_returns
@@ -79,6 +79,18 @@ def trade_statistics(
     }
 
 
+def _by_bar(result: Backtest) -> dict[str, Any]:
+    "Volatility and Sharpe ratio of bar returns, annualised by the bars that a year of 24/7 trading has at this timeframe."
+    equity, initial = result.equity["equity"].to_numpy(float), result.totals["initial_equity_usd"]
+    if len(equity) < 3 or equity.min() <= 0:
+        return {"bars_per_year": None, "ann_vol_by_bar": None, "sharpe_by_bar": None}
+    a_year = YEAR_MS / int(np.diff(to_ms(pd.DatetimeIndex(result.equity.index))).min())
+    account = np.append(initial, equity)
+    returns = np.diff(account) / (account[:-1] if result.totals["compounds"] else initial)
+    bars = return_statistics(returns, a_year)
+    return {"bars_per_year": a_year, "ann_vol_by_bar": _plain(bars["ann_vol"]), "sharpe_by_bar": _plain(bars["sharpe"])}
+
+
 def metrics(
     result: Backtest,  # of one coin or of many
 ) -> dict[str, Any]:  # JSON values; ratios annualised from daily returns
@@ -95,6 +107,7 @@ def metrics(
         "max_drawdown": result.totals["max_drawdown"],  # at bar closes
         "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",
+        **_by_bar(result),
     }
 
 # %% ../../nbs/4_trading/44_performance.ipynb #79f4626e

@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from cryptoalgo.trading.diagnostics import diagnose, regimes, to_cents, waterfall
+from cryptoalgo.trading.conditions import regimes
+from cryptoalgo.trading.diagnostics import cuts, diagnose, to_cents, waterfall, with_outcomes
 from cryptoalgo.trading.engine import PARTS
 
-from .markets import candles, cases, frame, run_engine
+from .markets import candles, cases, decisions_frame, frame, run_engine
 
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -31,8 +32,9 @@ def test_cents_add_up_and_stay_near(table):
 def test_the_waterfall_reconciles_to_the_cent_in_every_cut(case):
     trades = run_engine(*case).trades
     whole = waterfall(trades)
-    for cut in ("exit_reason", "side", "symbol"):
-        table = waterfall(trades, trades[cut])
+    for cut, labels in cuts(trades, {s: frame(b) for s, b in case[0].items()}).items():
+        assert labels.index.equals(trades.index) and cut in ("exit_reason", "side", "hour", "regime", "symbol")
+        table = waterfall(trades, labels)
         cents = (table[PARTS] * 100).round().astype("int64")
         assert (cents[PARTS[:-1]].sum(axis=1) == cents["net"]).all()
         assert (cents.drop(index="total").sum() == cents.loc["total"]).all()
@@ -44,7 +46,7 @@ def test_the_waterfall_reconciles_to_the_cent_in_every_cut(case):
 @given(case=cases())
 def test_every_signal_and_trade_is_in_the_diagnosis(case):
     result = run_engine(*case)
-    found = [diagnose(result, s, frame(b)) for s, b in case[0].items()]
+    found = [diagnose(result, {s: frame(b)}) for s, b in case[0].items()]
     json.dumps(found)
     assert sum(d["n_trades"] for d in found) == len(result.trades)
     assert sum(d["n_signals"] for d in found) == len(case[2])
@@ -53,6 +55,22 @@ def test_every_signal_and_trade_is_in_the_diagnosis(case):
             assert sum(row["n_trades"] for row in d[cut].values()) == d["n_trades"]
     total = pd.Series([d["rejected"] for d in found]).map(lambda r: sum(r.values())).sum()
     assert total == sum(result.rejected.values())
+
+
+@relaxed
+@given(case=cases(), seed=st.integers(0, 99))
+def test_what_a_filter_turned_away_is_counted_beside_what_the_engine_did(case, seed):
+    bars, events, decisions, configs = case
+    turned = np.random.default_rng(seed).choice(["", "", "momentum", "funding"], len(decisions))
+    result = run_engine(bars, events, [d for d, name in zip(decisions, turned) if not name], configs)
+    signals = decisions_frame(decisions)[["event_time", "symbol", "side"]].assign(filter=pd.Series(turned, dtype="str"))
+    told = with_outcomes(signals, result)
+    assert (told["outcome"] == "").sum() == 0 and told["outcome"].notna().all()
+    assert (told.loc[turned != "", "outcome"] == turned[turned != ""]).all()
+    found = diagnose(result, {s: frame(b) for s, b in bars.items()}, signals)
+    by_filter = {name: int((turned == name).sum()) for name in ("funding", "momentum") if (turned == name).any()}
+    assert found["rejected"] == dict(sorted((by_filter | result.rejected).items())) and found["n_signals"] == len(decisions)
+    assert found["n_signals"] - sum(found["rejected"].values()) == (told["outcome"] == "accepted").sum()
 
 
 def test_regimes_never_look_ahead():

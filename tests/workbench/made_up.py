@@ -102,7 +102,8 @@ def _tested(unit: Unit, s: Series, answers: pd.DataFrame) -> Tested:
     daily = daily_returns(run).to_frame("net").assign(gross=lambda d: d["net"] * 1.1)
     table = waterfall(run.trades, run.trades["exit_reason"]).reset_index()
     found = metrics(run) | {"net_edge_bps": 3.0 if len(run.trades) else None, "gross_return": 0.1, "gross_sharpe": 1.2, "stressed_return": -0.1}
-    return Tested(run.decisions, run.trades, run.equity, daily, table, found, diagnose(run, unit.experiment.symbol, s.bars))
+    signals = run.decisions.assign(spread=0.0, score=run.decisions["prob"], filter="")
+    return Tested(signals, run.trades, run.equity, daily, table, found, diagnose(run, {unit.experiment.symbol: s.bars}))
 
 
 def _verdict(unit: Unit, s: Series, answers: pd.DataFrame) -> Verdict:
