@@ -13,6 +13,7 @@ from cryptoalgo.core.params import load_issue, resolve
 from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.research import optimize as search
 from cryptoalgo.research.dataset import features_fn, prepare
+from cryptoalgo.research.objective import Worth
 from cryptoalgo.research.optimize import Bench, consensus, daily_of, optimize, trials_of, try_values
 from cryptoalgo.research.series import Experiment, Raw, last_moment, read_raw
 from cryptoalgo.research.space import distributions, with_values
@@ -121,11 +122,11 @@ def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, m
 
 
 def test_an_objective_that_is_no_number_is_a_failed_trial(x, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "sharpe_so_far", lambda folds, p: float("nan"))
-    monkeypatch.setattr(search, "worth", lambda folds, p: search.worth.__class__ and type("W", (), {"value": float("nan"), "terms": {}, "rejected": ()})())
-    none = optimize(x.__class__(**{**x.__dict__, "params": with_values(x.params, {})}), *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
-    assert set(none.trials["state"]) == {"failed"} and none.chosen == {}
-    assert none.trials["reason"].str.contains("not a number").all()
+    monkeypatch.setattr(search, "worth", lambda folds, p: Worth(float("nan"), (), {}))
+    none = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
+    finished = none.trials[none.trials["state"] != "pruned"]
+    assert set(finished["state"]) == {"failed"} and none.chosen == {}
+    assert finished["reason"].str.contains("not a number").all()
 
 
 def test_a_refused_model_is_an_outcome(x, inputs):
