@@ -175,6 +175,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cryptoalgo.core.params.Params': ('0_core/params.html#params', 'cryptoalgo/core/params.py'),
                                         'cryptoalgo.core.params.Params.hash': ( '0_core/params.html#params.hash',
                                                                                 'cryptoalgo/core/params.py'),
+                                        'cryptoalgo.core.params._archetype': ('0_core/params.html#_archetype', 'cryptoalgo/core/params.py'),
                                         'cryptoalgo.core.params._fields_at': ('0_core/params.html#_fields_at', 'cryptoalgo/core/params.py'),
                                         'cryptoalgo.core.params.build': ('0_core/params.html#build', 'cryptoalgo/core/params.py'),
                                         'cryptoalgo.core.params.load_issue': ('0_core/params.html#load_issue', 'cryptoalgo/core/params.py'),

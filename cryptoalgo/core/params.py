@@ -140,20 +140,30 @@ def load_issue(
     return issue
 
 # %% ../../nbs/0_core/04_params.ipynb #71f84b6c
+def _archetype(params_dir: Path, name: Any) -> dict[str, Any]:
+    "The overlay of an archetype; nothing of none."
+    if name is None:
+        return {}
+    known = [p.stem for p in (params_dir / "archetypes").glob("*.yaml")]
+    if name not in known:
+        raise InputError(f"rules.archetype '{name}': there is no such archetype{nearest(str(name), known)}")
+    return read_yaml(params_dir / "archetypes" / f"{name}.yaml")
+
+
 def resolve(
-    params_dir: Path,  # the folder of base.yaml, presets/, coins/
+    params_dir: Path,  # the folder of base.yaml, presets/, archetypes/, coins/
     issue: Issue,  # the experiment
     coin: str,  # one of its coins
     sets: Sequence[str] = (),  # `--set` assignments, in order
 ) -> Params:  # frozen
-    "All layers for one coin: base < preset < coin < issue < the issue's coin < --set."
+    "All layers for one coin: base < preset < archetype < coin < issue < the issue's coin < --set."
     values = read_yaml(params_dir / "base.yaml")
     if issue.preset:
         values = overlay(values, read_yaml(params_dir / "presets" / f"{issue.preset}.yaml"))
     coin_file = params_dir / "coins" / f"{coin}.yaml"
-    if coin_file.is_file():
-        values = overlay(values, read_yaml(coin_file))
-    values = overlay(overlay(values, issue.params), issue.coin_params.get(coin, {}))
-    for assignment in sets:
-        values = overlay(values, parse_set(assignment))
-    return build(Params, values, f"parameters of issue {issue.issue}, {coin}")
+    upper = read_yaml(coin_file) if coin_file.is_file() else {}
+    for layer in (issue.params, issue.coin_params.get(coin, {}), *map(parse_set, sets)):
+        upper = overlay(upper, layer)
+    rules = upper.get("rules")
+    archetype = _archetype(params_dir, rules.get("archetype") if isinstance(rules, Mapping) else None)
+    return build(Params, overlay(overlay(values, archetype), upper), f"parameters of issue {issue.issue}, {coin}")
