@@ -194,7 +194,7 @@ class ObjectiveParams(Section):
 
 class SearchParams(Section):
     "How long a study may look for better parameters, and when it stops (M6, M8)."
-    space: dict[str, Range] = {}  # by dotted name: rules.threshold
+    space: dict[str, Range | None] = {}  # by dotted name: rules.threshold; null = not searched after all
     objective: ObjectiveParams = ObjectiveParams()
     tier: str = "alt"  # of the coin: which budget it has
     trials: int | dict[str, int] = 0  # for each seed; one number, or one by tier of coin; 0 = no search

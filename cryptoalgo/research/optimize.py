@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONSENSUS', 'Block', 'Bench', 'try_values', 'daily_of', 'consensus', 'Searched', 'optimize', 'trials_of']
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #4998d47b
+# %% ../../nbs/5_research/51d_optimize.ipynb #aab23e5b
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,12 @@ from .objective import Fold, sharpe_so_far, worth
 from .series import Experiment
 from .space import distributions, with_values
 from .study import Draw, Result, Rivals, is_beaten, open_study, run_study
-from ..trading import engine
-from ..trading.engine import Backtest, daily_returns
+from ..trading import engine, kernel as k
 from ..trading.market import Prepared
 from ..trading.conditions import rule_context
 from ..trading.rules import decide, rank_coins
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #172abb2a
+# %% ../../nbs/5_research/51d_optimize.ipynb #e0aaf412
 class Block(NamedTuple):
     "A test block: when it begins, and its market with the bars before it that σ needs."
     first: pd.Timestamp
@@ -60,9 +59,12 @@ class Bench:
     ) -> None:
         self.x, self.series, self.search = x, data.series, x.params.search
         self.space = distributions(x.params)
+        for name in getattr(self.space.get("model.name"), "choices", (x.params.model.name,)):
+            Model(x.params.model.model_copy(update={"name": name}), x.params.seed)  # an estimator that does not exist is refused before any trial
         self.bins = Bins(features)
         self.labels = lru_cache(maxsize=8)(self._labels)
         self.context = lru_cache(maxsize=2)(self._context)
+        self.blocks = self._blocks()  # here and now: a series that is too short is the asker's fault, not a trial's
 
     def _labels(self, params: tuple[Any, ...]) -> pd.DataFrame:
         "Labels with weights; the last few are kept, so that a trial that changes the rules alone costs no label."
@@ -90,8 +92,7 @@ class Bench:
         "First row of each test block."
         return [fold.test[0].start for fold in self.folds(self.labels((self.x.params.labels, self.x.params.weights)))]
 
-    @cached_property
-    def blocks(self) -> list[Block]:
+    def _blocks(self) -> list[Block]:
         "The test blocks with their markets."
         bars, funding, found = self.series.bars, self.series.funding, []
         step = timeframe_ms(self.x.timeframe)
@@ -129,21 +130,23 @@ class Bench:
         asked = [getattr(p, name) for name in ("labels", "weights", "model", "rules", "seed")]
         return digest([how, asked, self.x.costs, self.embargo, code_digest(optimize)])
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #f1a667f8
-def _account(bench: Bench, x: Experiment, block: Block, decisions: pd.DataFrame) -> tuple[Fold, pd.Series]:
-    "What the decisions of a block came to, at the venue's fees and at doubled ones; and its days."
-    runs = [engine.simulate(block.market, decisions, engine_config(x, fees, 1)) for fees in (1, 2)]
-    net, stressed = (replace(run, equity=run.equity[run.equity.index >= block.first]) for run in runs)
-    days, t = daily_returns(net), net.trades
-    notional = (t["quantity"] * t["entry_price"]).to_numpy(float)
-    return Fold(days.to_numpy(), daily_returns(stressed).to_numpy(), t["net"].to_numpy(float) / notional, t["gross"].to_numpy(float) / notional,
-                _returns(stressed), -(t["fees"] + t["slippage"]).to_numpy(float) / notional,
-                t["exit_reason"].isin(["stop_loss", "stop_loss_gap"]).to_numpy()), days
-
-
-def _returns(run: Backtest) -> np.ndarray:
-    t = run.trades
-    return (t["net"] / (t["quantity"] * t["entry_price"])).to_numpy(float)
+# %% ../../nbs/5_research/51d_optimize.ipynb #fd936946
+def _account(x: Experiment, block: Block, decisions: pd.DataFrame) -> tuple[Fold, pd.Series]:
+    "What the decisions of a block came to, at the venue's fees and at doubled ones; and its days. Arrays all the way: no frame of trades is made."
+    market = block.market
+    rows = np.searchsorted(market.times, to_ms(decisions["event_time"]))
+    sigma = k.trailing_sigma(np.ascontiguousarray(market.market.close[:, 0]), rows)
+    due = k.Decisions(rows, np.zeros(rows.size, np.int64), decisions["side"].to_numpy("int64"), sigma)
+    net, stressed = (engine.walk(market, due, engine_config(x, fees, 1)) for fees in (1, 2))
+    inside = market.times >= int(block.first.timestamp() * 1000)
+    days, worse = (engine.by_day(market.times[inside], run.equity[inside], x.params.rules.initial_equity_usd, bool(x.params.rules.size.get("profile")))
+                   for run in (net, stressed))
+    t, worst = net.trades, stressed.trades
+    notional = t["quantity"] * t["entry_price"]
+    stopped = np.isin(t["exit_reason"], (k.STOP, k.STOP_GAP))
+    fold = Fold(days.to_numpy(), worse.to_numpy(), t["net"] / notional, t["gross"] / notional,
+                worst["net"] / (worst["quantity"] * worst["entry_price"]), -(t["fees"] + t["slippage"]) / notional, stopped)
+    return fold, days
 
 
 def _answers(bench: Bench, x: Experiment, labels: pd.DataFrame, fold: Split) -> tuple[pd.DataFrame, str | None]:
@@ -171,7 +174,7 @@ def try_values(
         answers, refusal = _answers(bench, x, labels, fold)
         if refusal:
             refused[str(fold.number)] = refusal
-        account, daily = _account(bench, x, block, _decisions(bench, x, answers))
+        account, daily = _account(x, block, _decisions(bench, x, answers))
         accounts.append(account)
         days.append(daily)
         steps.append(sharpe_so_far(accounts, bench.search.objective))
@@ -187,7 +190,7 @@ def _decisions(bench: Bench, x: Experiment, answers: pd.DataFrame) -> pd.DataFra
     context = bench.context(x.params.rules.filters, x.params.labels)
     return rank_coins(decide(answers, context, x.symbol, x.params.rules))
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #4af2bb18
+# %% ../../nbs/5_research/51d_optimize.ipynb #f7375939
 def _packed(days: Sequence[pd.Series], x: Experiment) -> dict[str, Any]:
     "Daily net returns of consecutive blocks as JSON."
     by_day = pd.concat(days).groupby(level=0)
@@ -215,7 +218,7 @@ def _guarded(bench: Bench, asked: Draw, rivals: Rivals) -> Result:
         return Result("failed", None, found.steps, {"reason": f"the objective is {found.value}, not a number"})
     return found
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #ee04be4e
+# %% ../../nbs/5_research/51d_optimize.ipynb #fd8e3ffe
 def consensus(
     winners: Sequence[Mapping[str, Any]],  # best values of each study
     space: Mapping[str, BaseDistribution],  # by dotted name
@@ -244,7 +247,7 @@ class Searched:
     chosen: dict[str, Any]  # by dotted name; empty = the stated parameters stand
     summary: dict[str, Any]  # by study: best, why it ended; consensus; counts by state
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #76055501
+# %% ../../nbs/5_research/51d_optimize.ipynb #20dc668a
 def _table(studies: Mapping[str, Any], budget: int, space: Mapping[str, BaseDistribution]) -> tuple[pd.DataFrame, pd.DataFrame]:
     "All trials of all studies, and their terms."
     names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -275,7 +278,7 @@ def _best(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> dict[s
     values = {name: _plain(row[name], d) for name, d in space.items()}
     return {"number": int(row["number"]), "value": float(row["value"]), "values": values}
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #d7a53394
+# %% ../../nbs/5_research/51d_optimize.ipynb #d3e4b037
 CONSENSUS = "consensus"
 
 
@@ -333,7 +336,7 @@ def _chosen(winners: Sequence[dict[str, Any]], retested: dict[str, Any] | None) 
         return retested | {"study": CONSENSUS}
     return max(winners, key=lambda w: w["value"])
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #bbe738ed
+# %% ../../nbs/5_research/51d_optimize.ipynb #46205499
 def trials_of(
     x: Experiment,  # what was searched
     data: Development,  # on what

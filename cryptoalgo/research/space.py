@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECTIONS', 'with_values', 'distributions']
 
-# %% ../../nbs/5_research/51b_space.ipynb #657a2474
+# %% ../../nbs/5_research/51b_space.ipynb #df017596
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..core.errors import InputError, nearest
 from ..core.params import Params, build, overlay
 from ..core.sections import Range
 
-# %% ../../nbs/5_research/51b_space.ipynb #07a6c182
+# %% ../../nbs/5_research/51b_space.ipynb #45389e34
 SECTIONS = ("labels", "weights", "model", "rules")
 
 
@@ -39,7 +39,7 @@ def with_values(
     changed["splits"] = changed["splits"] | {"embargo_bars": max(horizon, embargo)}
     return build(Params, changed, "search.space")
 
-# %% ../../nbs/5_research/51b_space.ipynb #022149f4
+# %% ../../nbs/5_research/51b_space.ipynb #6754fef2
 def _distribution(r: Range) -> BaseDistribution:
     "What the sampler draws from."
     if r.choices is not None:
@@ -64,6 +64,8 @@ def distributions(
     "The space of a search. Raises `InputError` on an unknown name, and on a range whose ends the parameters refuse."
     known, found = _known(params), {}
     for name, asked in sorted(params.search.space.items()):
+        if asked is None:
+            continue
         if name not in known:
             raise InputError(f"search.space names '{name}': labels, weights, model or rules have no such value{nearest(name, known)}")
         found[name] = _distribution(asked)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DECISION_COLUMNS', 'PARTS', 'TRADE_COLUMNS', 'Size', 'EngineConfig', 'read_config', 'Backtest', 'orders', 'walk',
-           'simulate', 'backtest', 'daily_returns']
+           'simulate', 'backtest', 'daily_returns', 'by_day']
 
 # %% ../../nbs/4_trading/42_engine.ipynb #a4cd3ae0
 from collections.abc import Mapping, Sequence
@@ -261,13 +261,23 @@ def daily_returns(
     result: Backtest,
 ) -> pd.Series:  # one return per UTC day, first bar's day to last bar's day
     "Net returns per UTC day. The last bar that opens on a day closes at its midnight, so it belongs to that day."
-    initial, equity = result.totals["initial_equity_usd"], result.equity["equity"]
-    days = to_ms(pd.DatetimeIndex(equity.index)) // DAY_MS
+    totals, equity = result.totals, result.equity["equity"]
+    return by_day(to_ms(pd.DatetimeIndex(equity.index)), equity.to_numpy(float), totals["initial_equity_usd"], totals["compounds"])
+
+
+def by_day(
+    times: np.ndarray,  # int64 ms (T,), open times of bars
+    equity: np.ndarray,  # float64 (T,), at their closes
+    initial: float,  # what the account began with
+    compounds: bool,  # does the size follow the equity? Else returns are shares of the beginning
+) -> pd.Series:  # one return per UTC day
+    "As `daily_returns`, of an account that is no frame yet."
+    days = times // DAY_MS
     last = np.flatnonzero(np.append(np.diff(days) > 0, True))
     calendar = np.arange(days[0], days[-1] + 1)
     held = np.searchsorted(days[last], calendar, side="right") - 1
-    account = np.concatenate([[initial], equity.to_numpy(float)[last][held]])
-    if result.totals["compounds"]:
+    account = np.concatenate([[initial], equity[last][held]])
+    if compounds:
         account = np.where(np.minimum.accumulate(account) > 0, account, 0.0)
         returns = np.divide(account[1:], account[:-1], out=np.ones(len(calendar)), where=account[:-1] > 0) - 1.0
     else:

@@ -11,6 +11,7 @@ from cryptoalgo.core.errors import FitError, InputError
 from cryptoalgo.core.ledger import Ledger, Span
 from cryptoalgo.core.params import load_issue, resolve
 from cryptoalgo.core.profiles import load_costs
+from cryptoalgo.core.sections import Range
 from cryptoalgo.research import optimize as search
 from cryptoalgo.research.dataset import features_fn, prepare
 from cryptoalgo.research.objective import Worth
@@ -23,11 +24,12 @@ DAY = 86_400_000
 SMALL = ("simulator.days=420", "simulator.edge={BTC: 16}", "features.groups=[momentum, volatility]", "features.extra=[]", "model.n_estimators=15",
          "model.max_depth=2", "search.min_train_days=90", "search.n_folds=3", "search.batch=2", "search.startup_trials=4", "search.trials=8",
          "validation.holdout_interval_days=60", "validation.holdout_days=60")
-SPACE = "search.space={rules.threshold: {low: 0.51, high: 0.6}, labels.horizon_bars: {low: 12, high: 36, step: 12, integer: true}}"
+SPACE = {"rules.threshold": Range(low=0.51, high=0.6), "labels.horizon_bars": Range(low=12, high=36, step=12, integer=True)}
 
 
-def experiment(*sets: str) -> Experiment:
-    params = resolve(ROOT / "params", load_issue(ROOT / "params" / "issues" / "001-demo.yaml"), "BTC", (*SMALL, SPACE, *sets))
+def experiment(*sets: str, space: dict[str, Range] = SPACE) -> Experiment:
+    params = resolve(ROOT / "params", load_issue(ROOT / "params" / "issues" / "001-demo.yaml"), "BTC", (*SMALL, *sets))
+    params = params.model_copy(update={"search": params.search.model_copy(update={"space": space})})
     x = Experiment("BTC", "1h", params, load_costs(ROOT / "params" / "venues.yaml", params.costs), Span(0, 0))
     end = last_moment(x, None)
     return replace(x, holdout=Span(end - 60 * DAY, end))
@@ -176,8 +178,9 @@ def test_the_seeds_agree_and_what_they_agree_on_is_tried(inputs, tmp_path):
 
 
 def test_medians_stay_on_the_grid_and_words_are_the_commonest():
-    space = distributions(experiment("search.space={model.name: {choices: [lightgbm, logistic]}, rules.threshold: {low: 0.5, high: 0.7, step: 0.05}, "
-                                     "labels.horizon_bars: {low: 12, high: 48, step: 12, integer: true}}", "rules.short=false").params)
+    space = distributions(experiment("rules.short=false", space={
+        "model.name": Range(choices=("lightgbm", "logistic")), "rules.threshold": Range(low=0.5, high=0.7, step=0.05),
+        "labels.horizon_bars": Range(low=12, high=48, step=12, integer=True), "model.max_depth": None}).params)
     agreed = consensus([{"model.name": m, "rules.threshold": t, "labels.horizon_bars": h}
                         for m, t, h in (("logistic", 0.5, 12), ("lightgbm", 0.65, 48), ("lightgbm", 0.7, 24), ("logistic", 0.55, 36))], space)
     assert agreed["model.name"] == "logistic" and agreed["labels.horizon_bars"] in (24, 36)
