@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRELOAD', 'TRIED', 'JUDGED', 'JOINED', 'RunOptions', 'units_of', 'report_folder', 'fix_holdouts', 'Outcome', 'Work',
-           'work', 'pool', 'Here', 'register_trials', 'baskets', 'run_units']
+           'work', 'pool', 'Here', 'chains', 'register_trials', 'baskets', 'run_units']
 
 # %% ../../nbs/6_workbench/64_runner.ipynb #2c94f8ef
 import multiprocessing as mp
@@ -170,7 +170,7 @@ class Here(Executor):
         return future
 
 
-def _chains(executor: Executor, outcomes: Sequence[Outcome], stages: Sequence[str], options: RunOptions) -> Iterator[tuple[Outcome, str]]:
+def chains(executor: Executor, outcomes: Sequence[Outcome], stages: Sequence[str], options: RunOptions) -> Iterator[tuple[Outcome, str]]:
     "Each holder through the stages in order, holders side by side; yields every stage as it ends."
     running: dict[Future[Work], tuple[Outcome, int]] = {}
 
@@ -235,6 +235,6 @@ def run_units(units: Sequence[Unit], options: RunOptions) -> tuple[list[Outcome]
                 register_trials(outcomes)
             if stages is JOINED:
                 joint = baskets(outcomes)
-            for outcome, stage in _chains(executor, joint if stages is JOINED else outcomes, stages, options):
+            for outcome, stage in chains(executor, joint if stages is JOINED else outcomes, stages, options):
                 step(f"{outcome.holder.label} {stage} {outcome.done[stage]} {outcome.seconds[stage]:.1f} s")
     return outcomes, joint
