@@ -32,12 +32,13 @@ class Member(NamedTuple):
 @dataclass(frozen=True)
 class Portfolio:
     "What the coins earned in one account."
-    signals: pd.DataFrame  # every signal of every coin, with what became of it in this account
+    decisions: pd.DataFrame  # every signal of every coin, with what became of it in this account
     trades: pd.DataFrame
     equity: pd.DataFrame
     daily: pd.DataFrame  # UTC days: net
     waterfall: pd.DataFrame  # by symbol, and in total
     metrics: dict[str, Any]
+    totals: dict[str, Any]  # sums of the parts, exact
     diagnostics: dict[str, Any]  # by exit, regime, side, hour and symbol; rejected signals by filter
     coins: pd.DataFrame  # a row per symbol: trades and the parts of its result
     correlation: pd.DataFrame  # of daily net results by exit day, between symbols
@@ -75,6 +76,6 @@ def hold_together(
     by_day = trades.pivot_table(index=trades["exit_time"].dt.floor("D"), columns="symbol", values="net", aggfunc="sum")
     return Portfolio(
         with_outcomes(signals, result), trades, result.equity, daily.to_frame("net"), waterfall(trades, trades["symbol"]).reset_index(),
-        metrics(result), diagnose(result, {s: m.series.bars for s, m in members.items()}, signals),
+        metrics(result), result.totals, diagnose(result, {s: m.series.bars for s, m in members.items()}, signals),
         pd.DataFrame(result.totals["by_symbol"]).T.rename_axis("symbol").reset_index(),
         by_day.reindex(daily.index).fillna(0.0).corr().rename_axis("symbol").reset_index())

@@ -15,7 +15,8 @@ import pandas as pd
 from ..core.clock import from_ms, to_ms
 from ..core.errors import InputError, nearest
 from ..data.quality import PRICES
-from . import kernel as k
+from .kernel import Market
+from .transition import ABSENT, FILLED, LAST, REAL
 
 # %% ../../nbs/4_trading/41_market.ipynb #0554e95a
 def _checked(symbol: str, bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,8 +44,13 @@ class Prepared:
     "Bars and funding of all coins as the kernel reads them."
     symbols: tuple[str, ...]  # sorted, so that the order in which coins are handed in changes nothing
     times: np.ndarray  # int64 ms (T,), open times of the grid
-    market: k.Market
+    market: Market
     without_funding: tuple[str, ...]  # coins for which no funding was handed in
+
+    @property
+    def step_ms(self) -> int:
+        "Length of a bar."
+        return int(self.times[1] - self.times[0])
 
 # %% ../../nbs/4_trading/41_market.ipynb #21251851
 def prepare(
@@ -60,21 +66,21 @@ def prepare(
     start, stop = min(int(t[0]) for t, _, _ in checked), max(int(t[-1]) for t, _, _ in checked)
     shape = ((stop - start) // step + 1, len(symbols))
     prices = np.full((4, *shape), np.nan)
-    kind = np.full(shape, k.ABSENT, np.int8)
+    kind = np.full(shape, ABSENT, np.int8)
     for j, (times, values, filled) in enumerate(checked):
         if (off := (times - start) % step).any():
             raise InputError(f"{symbols[j]} {bars[symbols[j]].index[off > 0][0]}: off the grid of {step} ms that begins at "
                              f"{from_ms(np.array([start]))[0]}; all coins need one timeframe on one grid")
         rows = (times - start) // step
-        kind[rows[0] : rows[-1] + 1, j] = k.FILLED
-        kind[rows[~filled], j] = k.REAL
-        kind[rows[~filled][-1], j] = k.LAST
+        kind[rows[0] : rows[-1] + 1, j] = FILLED
+        kind[rows[~filled], j] = REAL
+        kind[rows[~filled][-1], j] = LAST
         prices[:, rows, j] = values.T
-        carry = np.maximum.accumulate(np.where(kind[:, j] >= k.REAL, np.arange(shape[0]), -1))
-        flat = (kind[:, j] == k.FILLED) & (carry >= 0)
+        carry = np.maximum.accumulate(np.where(kind[:, j] >= REAL, np.arange(shape[0]), -1))
+        flat = (kind[:, j] == FILLED) & (carry >= 0)
         prices[:, flat, j] = prices[3, carry[flat], j]
     at_open, inside = _funding_on_grid(symbols, funding or {}, kind, start, step)
-    market = k.Market(prices[0], prices[1], prices[2], prices[3], kind, at_open, inside)
+    market = Market(prices[0], prices[1], prices[2], prices[3], kind, at_open, inside)
     return Prepared(symbols, start + step * np.arange(shape[0]), market, tuple(s for s in symbols if s not in (funding or {})))
 
 # %% ../../nbs/4_trading/41_market.ipynb #799b1dbe
@@ -94,7 +100,7 @@ def _funding_on_grid(
             raise InputError(f"funding of {symbol}: two events at one time would be paid twice; drop the duplicate")
         rows, late = np.divmod(times - start, step)
         lives = (rows >= 0) & (rows < len(kind))
-        lives[lives] = kind[rows[lives], j] != k.ABSENT
+        lives[lives] = kind[rows[lives], j] != ABSENT
         for target, chosen in ((at_open, lives & (late == 0)), (inside, lives & (late > 0))):
             np.add.at(target[:, j], rows[chosen], rates[chosen])
     return at_open, inside

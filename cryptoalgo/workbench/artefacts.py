@@ -143,12 +143,18 @@ def _gross(daily: pd.Series, x: Experiment) -> pd.Series:
     return (1 + daily).cumprod() - 1 if x.params.rules.size.get("profile") else daily.cumsum()
 
 
+def _account_files(r: Tested | Portfolio, folder: Path) -> Iterator[Path]:
+    "Trades, the account bar by bar, and every signal with what became of it."
+    yield write_frame(folder / "trades.csv", as_text(r.trades).set_index("symbol"))
+    yield write_frame(folder / "equity.csv", as_text(r.equity).set_index("event_time"))
+    yield write_frame(folder / "signals.csv", as_text(r.decisions).set_index("event_time"))
+
+
 def _tested(r: Tested, unit: UnitPlace) -> Iterator[Path]:
     proof, subject, folder = unit.folder / "proof", _of(unit), unit.folder
     yield write_json(folder / "backtest_metrics.json", r.metrics | {"waterfall": rows(r.waterfall)})
     yield write_json(folder / "diagnostics.json", r.diagnostics)
-    yield write_frame(folder / "trades.csv", as_text(r.trades).set_index("symbol"))
-    yield write_frame(folder / "equity.csv", as_text(r.equity).set_index("event_time"))
+    yield from _account_files(r, folder)
     growth = _account(r.equity, unit.experiment).assign(gross=_gross(r.daily["gross"], unit.experiment))
     yield save_png(trade_figures.equity_curve(subject, growth, r.equity["drawdown"], r.metrics["sharpe"], _blocks(folder / "preds_test.parquet")),
                    folder / "equity_curve.png")
@@ -179,15 +185,17 @@ def _verdict(r: Verdict, unit: UnitPlace) -> Iterator[Path]:
 def _portfolio(r: Portfolio, basket: BasketPlace) -> Iterator[Path]:
     folder, subject = basket.folder, _of(basket)
     tables = {name: rows(getattr(r, name)) for name in ("coins", "waterfall", "correlation")}
-    yield write_json(folder / "portfolio.json", r.metrics | tables)
-    yield write_frame(folder / "portfolio_trades.csv", as_text(r.trades).set_index("symbol"))
+    yield write_json(folder / "portfolio.json", r.metrics | tables | {"diagnostics": r.diagnostics})
+    yield from _account_files(r, folder)
+    parts = {part: float(r.trades[part].sum()) for part in trade_figures.PARTS}
     matrix = r.correlation.set_index("symbol")
     growth = _account(r.equity, basket.units[0].experiment)
-    drawn = {"equity": trade_figures.equity_curve(subject, growth, r.equity["drawdown"], r.metrics["sharpe"]), "coins": trade_figures.contributions(subject, r.coins),
+    drawn = {"equity_curve": trade_figures.equity_curve(subject, growth, r.equity["drawdown"], r.metrics["sharpe"]),
+             "waterfall": trade_figures.waterfall(subject, parts, len(r.trades)), "coins": trade_figures.contributions(subject, r.coins),
              "correlation": figures.correlation(subject, matrix, "coins, by daily net result,") if len(matrix)
              else figures.in_words(subject.title("correlation"), "No coin traded.")}
     for name, figure in drawn.items():
-        yield save_png(figure, folder / f"portfolio_{name}.png")
+        yield save_png(figure, folder / f"{name}.png")
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #34085546
 Writer = Callable[[Any, Any], Iterator[Path]]
@@ -196,10 +204,10 @@ WRITERS: dict[type, tuple[Writer, tuple[str, ...]]] = {
     Dataset: (_dataset, ("leakage.json", "dataset_qa.json", "dataset_qa.csv", "proof/features_*.png")),
     Searched: (_searched, ("optuna_best.json", "trials.csv", "trial_terms.csv", "proof/search_*.png")),
     Trained: (_trained, ("model.txt", "model.json", "calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
-    Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "equity_curve.png", "proof/backtest_*.png")),
+    Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "signals.csv", "equity_curve.png", "proof/backtest_*.png")),
     Verdict: (_verdict, ("readiness.json", "robustness.json", "holdout_metrics.json", "preds_holdout.parquet", "holdout_trades.csv",
                          "proof/validation_*.png", "proof/prediction_*.png")),
-    Portfolio: (_portfolio, ("portfolio.json", "portfolio_trades.csv", "portfolio_*.png")),
+    Portfolio: (_portfolio, ("portfolio.json", "trades.csv", "equity.csv", "signals.csv", "equity_curve.png", "waterfall.png", "coins.png", "correlation.png")),
 }
 
 

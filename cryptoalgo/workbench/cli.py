@@ -290,16 +290,39 @@ def _by_symbol(values: list[str], what: str) -> dict[str, Path]:
 
 @app.command()
 def backtest(
-    decisions: Annotated[Path, typer.Option(help="Table of event_time, side, optionally symbol, rank, vol.")],
-    bars: Annotated[list[str], typer.Option(help="FILE, or SYMBOL=FILE repeated.")],
-    config: Annotated[Path, typer.Option(help="YAML or JSON with the engine's keys.")],
-    funding: Annotated[list[str] | None, typer.Option(help="FILE, or SYMBOL=FILE repeated.")] = None,
+    issue: Annotated[Path | None, typer.Argument(help="Whose parameters: params/issues/NNN-name.yaml. Default: 002-baseline.")] = None,
+    coins: Annotated[str | None, typer.Option(help="In one account, with commas: BTC,ETH,SOL. Default: the issue's.")] = None,
+    timeframe: Annotated[str, typer.Option(help="15m, 1h or 4h. Default: the issue's first.")] = "",
+    sets: Sets = None,
+    decisions: Annotated[Path | None, typer.Option(help="Or a table of event_time, side, optionally symbol, rank, vol: no model, no parameters.")] = None,
+    bars: Annotated[list[str] | None, typer.Option(help="To the table: FILE, or SYMBOL=FILE repeated.")] = None,
+    config: Annotated[Path | None, typer.Option(help="To the table: YAML or JSON with the engine's keys.")] = None,
+    funding: Annotated[list[str] | None, typer.Option(help="To the table: FILE, or SYMBOL=FILE repeated.")] = None,
     as_json: Json = False,
 ) -> None:
-    "Backtest a table of decisions: trades with every cost, totals that reconcile to the cent."
+    "Backtest coins in one account, models and all, up to the holdout; or a table of decisions. Every cost, to the cent."
+    if decisions is not None:
+        if issue or coins or timeframe or sets:
+            raise InputError("--decisions: a table says all there is to decide; leave out the issue, --coins, --timeframe and --set")
+        return _of_table(decisions, bars or [], funding or [], config, as_json)
+    if bars or config or funding:
+        raise InputError("--bars, --funding and --config go with a table; add --decisions FILE, or leave them out")
+    from cryptoalgo.core.settings import load_settings
+    from cryptoalgo.workbench.backtests import Ask, run_backtest
+
+    if coins is not None and not _words(coins):
+        raise InputError(f"--coins '{coins}': names no coin; write them with commas, as BTC,ETH")
+    found = run_backtest(load_settings(), Ask(_words(coins), timeframe, issue, tuple(sets or ())))
+    _show(found.to_dict(), as_json, found.text())
+
+
+def _of_table(decisions: Path, bars: list[str], funding: list[str], config: Path | None, as_json: bool) -> None:
+    "A table of decisions over files."
     from cryptoalgo.trading.files import run_files, totals_text
 
-    answer = run_files(decisions, _by_symbol(bars, "--bars"), _by_symbol(funding or [], "--funding"), config)
+    if not bars or config is None:
+        raise InputError("--decisions needs the bars and the engine's keys too; add --bars FILE and --config FILE")
+    answer = run_files(decisions, _by_symbol(bars, "--bars"), _by_symbol(funding, "--funding"), config)
     _show(answer, as_json, totals_text(answer))
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #e8412f0d

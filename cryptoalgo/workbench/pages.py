@@ -51,7 +51,7 @@ CAPTIONS = {
     "search_history": "Every trial of the search", "search_terms": "What the leaders are worth, and why", "search_slices": "Where the good values lie",
     "training_importance": "What the model looks at", "training_learning": "Loss while learning", "data_market": "Prices, funding, open interest",
     "features_missing": "Missing values", "features_drift": "What has drifted of late", "features_labels": "Balance of the labels", "features_correlation": "What says the same twice",
-    "portfolio_equity": "All coins in one account", "portfolio_coins": "What each coin added", "portfolio_correlation": "How alike the coins' days are",
+    "waterfall": "From gross to net, all coins", "coins": "What each coin added", "correlation": "How alike the coins' days are",
 }
 SECTIONS = (("Verdict", ("equity_curve", "validation_holdout", "validation_bootstrap", "backtest_waterfall")),
             ("Trading", ("backtest_trades", "prediction_signals", "validation_checks")),
@@ -125,7 +125,7 @@ def portfolio_view(outcome: Any, row: Mapping[str, Any], root: Path) -> dict[str
     "The joint account as the page shows it."
     f = facts(outcome).get("portfolio", {})
     return {"row": row, "coins": [(w["symbol"], w["n_trades"], *(w[p] for p in WATERFALL)) for w in f.get("waterfall", [])],
-            "figures": figures_of(outcome, root, ("portfolio_equity", "portfolio_coins", "portfolio_correlation")), "notebooks": _notebooks(outcome, root)}
+            "figures": figures_of(outcome, root, ("equity_curve", "waterfall", "coins", "correlation")), "notebooks": _notebooks(outcome, root)}
 
 
 def checklist_of(

@@ -52,12 +52,17 @@ def cases(draw, coins=st.integers(1, 5)):
         events[s] = [(t, float(rng.normal(1e-4, 1e-3))) for t in sorted(stamps)]
     if draw(st.booleans()):
         events.pop(symbols[-1])
-    size = draw(st.sampled_from([{"notional_usd": 1000.0}, {"contracts": 3.0}, {"profile": True, "position_size": 0.15, "vol_target": 0.025, "leverage": 4.0}]))
+    profile = {"profile": True, "position_size": 0.15, "vol_target": 0.025, "leverage": 4.0}
+    size = draw(st.sampled_from([{"notional_usd": 1000.0}, {"contracts": 3.0}, profile, profile | {"max_weekly_growth": 0.03}]))
     account = {"max_positions": draw(st.sampled_from([None, 1, 2, 3])), "initial_equity_usd": draw(st.sampled_from([100_000.0, 2_000.0]))}
-    multiples = st.sampled_from([None, 0.3, 1.0, 2.5])
+    multiples, rare = st.sampled_from([None, 0.3, 1.0, 2.5]), st.sampled_from([None, None, 0.5, 1.5])
+    margin = draw(st.sampled_from([(None, None)] * 3 + [(2.0, 0.05), (None, 0.01), (10.0, 0.005), (30.0, 0.02)]))
     configs = {s: {"fee_bps": draw(st.sampled_from([0.0, 5.0, 40.0])), "slippage_bps": draw(st.sampled_from([0.0, 2.0, 150.0])),
                    "min_fee_usd_per_contract": draw(st.sampled_from([0.0, 0.2])), "contract_units": draw(st.sampled_from([1.0, 0.01, 5.0])),
                    "vol_mult_tp": draw(multiples), "vol_mult_sl": draw(multiples), "max_hold_bars": draw(st.sampled_from([None, 1, 2, 5, 20])),
+                   "breakeven_sigma": draw(rare), "trail_sigma": draw(rare), "ambiguity": draw(st.sampled_from(["worst", "best"])),
+                   "leverage": margin[0], "maintenance_margin": margin[1], "min_notional_usd": draw(st.sampled_from([0.0, 0.0, 700.0, 1500.0])),
+                   "max_correlation": draw(st.sampled_from([None, None, 0.1, -0.3])), "correlation_bars": draw(st.sampled_from([5, 12])),
                    "cooldown_bars": draw(st.sampled_from([0, 0, 1, 4])), "flip_exit": draw(st.booleans()), "size": size, **account}
                for s in symbols}
     density = draw(st.sampled_from([0.05, 0.3, 1.0]))

@@ -64,10 +64,19 @@ class Coin:
         for level, multiple, sign in (("stop", self.config["vol_mult_sl"], -1), ("target", self.config["vol_mult_tp"], 1)):
             if multiple is not None:
                 self.trade[level] = price * (1 + sign * order["side"] * multiple * order["sigma"])
+        self.trade["closes"] = []
+        self.trade["liquidation"] = self.trade["gone"] = None
+        if self.config["maintenance_margin"] is not None:
+            # what is left of the margin, side × (P − E) + E / leverage per coin, equals the maintenance, rate × P
+            leverage = self.config["leverage"] or size.get("leverage", 4.0)
+            self.trade["liquidation"] = (price - order["side"] * price / leverage) / (1 - order["side"] * self.config["maintenance_margin"])
+            self.trade["gone"] = price - order["side"] * price / leverage
 
     def leave(self, bar: dict, ref: float, reason: str, both: bool = False) -> None:
         t, self.trade, self.leaving, self.exit_time = self.trade, None, None, bar["time"]
         side, q = t["side"], t["quantity"]
+        if t["gone"] is not None and side * (ref - t["gone"]) < 0:
+            ref = t["gone"]  # isolated: what lies beyond is not this account's loss
         price = ref * (1 - side * self.config["slippage_bps"] / 1e4)
         gross = side * q * (ref - t["entry_ref"])
         slippage = -q * (abs(t["entry_price"] - t["entry_ref"]) + abs(price - ref))
@@ -103,22 +112,43 @@ class Coin:
             if due and not self.leaving:
                 self.leaving = "time"
             return
-        side, stop, target = self.trade["side"], self.trade["stop"], self.trade["target"]
+        side, target = self.trade["side"], self.trade["target"]
+        against = [(name, self.trade[level]) for name, level in (("stop_loss", "stop"), ("liquidation", "liquidation")) if self.trade[level] is not None]
+        # the way against the position meets the nearer level first: the higher one of a long, the lower one of a short
+        name, stop = max(against, key=lambda x: side * x[1]) if against else ("", None)
         worst, best = (bar["low"], bar["high"]) if side == 1 else (bar["high"], bar["low"])
         hit_stop = stop is not None and side * (worst - stop) <= 0
         hit_target = target is not None and side * (best - target) >= 0
         if stop is not None and side * (bar["open"] - stop) < 0:
-            self.leave(bar, bar["open"], "stop_loss_gap")
+            self.leave(bar, bar["open"], "stop_loss_gap" if name == "stop_loss" else "liquidation")
         elif target is not None and side * (bar["open"] - target) > 0:
             self.leave(bar, bar["open"], "take_profit_gap")
+        elif hit_stop and hit_target and self.config["ambiguity"] == "best":
+            self.leave(bar, target, "take_profit", True)
         elif hit_stop:
-            self.leave(bar, stop, "stop_loss", hit_target)
+            self.leave(bar, stop, name, hit_target)
         elif hit_target:
             self.leave(bar, target, "take_profit")
         elif due:
             self.leave(bar, bar["close"], "time")
         elif now == self.last_real:
             self.leave(bar, bar["close"], "end_of_data")
+        else:
+            self.move_stop(bar["close"])
+
+    def move_stop(self, close: float) -> None:
+        "Where the stop stands from the next bar on."
+        t = self.trade
+        t["closes"].append(close)
+        side, sigma, levels = t["side"], t["sigma"], [] if t["stop"] is None else [t["stop"]]
+        if self.config["breakeven_sigma"] is not None:
+            if any(side * (c - t["entry_price"] * (1 + side * self.config["breakeven_sigma"] * sigma)) >= 0 for c in t["closes"]):
+                levels.append(t["entry_price"])
+        if self.config["trail_sigma"] is not None:
+            best = max(t["closes"]) if side == 1 else min(t["closes"])
+            levels.append(best * (1 - side * self.config["trail_sigma"] * sigma))
+        if levels:
+            t["stop"] = max(levels) if side == 1 else min(levels)
 
     def worth(self, close: float) -> float:
         total = sum(t["net"] for t in self.trades)
@@ -135,6 +165,7 @@ def run(bars: dict, events: dict, decisions: list[dict], configs: dict) -> tuple
     rejected: dict[str, int] = {}
     equity: dict[int, float] = {}
     times = sorted({t for c in coins.values() for t in c.at})
+    base: dict[str, float] = dict.fromkeys(coins, account["initial_equity_usd"])
     last_close = dict.fromkeys(coins, 0.0)
     for now in times:
         for coin in coins.values():
@@ -143,9 +174,12 @@ def run(bars: dict, events: dict, decisions: list[dict], configs: dict) -> tuple
                 coin.through(bar)
                 last_close[coin.symbol] = bar["close"]
         equity[now] = account["initial_equity_usd"] + sum(c.worth(last_close[s]) for s, c in coins.items())
+        for s, c in coins.items():  # the equity that sizes: all of it, or no more than a week's growth allows
+            growth = c.config["size"].get("max_weekly_growth")
+            base[s] = equity[now] if growth is None else min(equity[now], base[s] * (1 + growth) ** (HOUR / (7 * 24 * HOUR)))
         due = [d for d in decisions if d["time"] == now]
         for d in sorted(due, key=lambda d: (math.inf if d.get("rank") is None else d["rank"], d["symbol"])):
-            reason = decide(coins, coins[d["symbol"]], d, account, equity[now])
+            reason = decide(coins, coins[d["symbol"]], d, account, base[d["symbol"]])
             if reason:
                 rejected[reason] = rejected.get(reason, 0) + 1
     trades = sorted((t for c in coins.values() for t in c.trades), key=lambda t: (t["entry_time"], t["symbol"]))
@@ -173,9 +207,17 @@ def decide(coins: dict, coin: Coin, d: dict, account: dict, equity: float) -> st
     elif account["max_positions"] is not None:
         if sum(1 for c in coins.values() if c.trade or c.entering) >= account["max_positions"]:
             return "max_positions"
+    if config["max_correlation"] is not None:
+        for other in coins.values():
+            held = other.trade is not None and other.trade["side"] == d["side"]
+            waits = other.entering is not None and other.entering["side"] == d["side"]
+            if other is not coin and (held or waits):
+                known = correlation(coin, other, now, config["correlation_bars"])
+                if known is not None and known > config["max_correlation"]:
+                    return None if reversal else "correlated"
     sigma = d["vol"] if d.get("vol") is not None else coin.sigma(now)
     size, quantity = config["size"], None
-    barriers = config["vol_mult_sl"] is not None or config["vol_mult_tp"] is not None
+    barriers = any(config[key] is not None for key in ("vol_mult_sl", "vol_mult_tp", "breakeven_sigma", "trail_sigma"))
     if (barriers or "profile" in size) and not (sigma is not None and sigma > 0):
         return None if reversal else "no_sigma"
     if "contracts" in size:
@@ -187,5 +229,22 @@ def decide(coins: dict, coin: Coin, d: dict, account: dict, equity: float) -> st
         if contracts <= 0:
             return None if reversal else "size_zero"
         quantity = contracts * config["contract_units"]
+    if size.get("notional_usd", (quantity or 0.0) * bar["close"]) < config["min_notional_usd"]:
+        return None if reversal else "min_notional"
     coin.entering = {"side": d["side"], "sigma": sigma, "quantity": quantity, "decision_time": now}
     return None
+
+
+def correlation(coin: Coin, other: Coin, now: int, n: int) -> float | None:
+    "Of the last n one-bar returns of two coins, None where one lacks a bar or did not move."
+    returns = []
+    for c in (coin, other):
+        i = c.at.get(now)
+        if i is None or i < n:
+            return None
+        closes = [b["close"] for b in c.bars[i - n : i + 1]]
+        returns.append([b / a - 1 for a, b in zip(closes, closes[1:])])
+    try:
+        return statistics.correlation(*returns)
+    except statistics.StatisticsError:
+        return None

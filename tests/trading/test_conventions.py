@@ -246,6 +246,183 @@ def test_equity_is_marked_at_every_close():
     assert result.equity["drawdown"].min() == pytest.approx(-0.012)
 
 
+def test_a_breakeven_stop_moves_at_a_close_and_acts_from_the_next_bar():
+    keys = {"vol_mult_sl": 5, "breakeven_sigma": 2}  # σ = 1 %: stop 95, moved to the entry by a close of 102
+    t = only(trades_of(market(FLAT, (100, 103, 99, 102), (102, 103, 100, 101)), orders((0, 1, 0.01)), **keys))
+    assert (t["exit_time"], t["exit_ref"], t["exit_reason"]) == (at(2), 100, "stop_loss")  # the low of 99 came before the close
+    short_of_it = market(FLAT, (100, 103, 99, 101.99), (102, 103, 100, 101))
+    assert only(trades_of(short_of_it, orders((0, 1, 0.01)), **keys))["exit_reason"] == "end_of_data"
+    gone_by = market(FLAT, (100, 103, 99, 102), (102, 102, 100.5, 101), (99, 99, 99, 99))
+    assert only(trades_of(gone_by, orders((0, 1, 0.01)), **keys))["exit_reason"] == "stop_loss_gap"  # it stays, though 101 is below 102
+
+
+def test_breakeven_is_the_entry_fill():
+    bars = market(FLAT, (100, 104, 100, 104), (104, 104, 100.5, 102))
+    assert only(trades_of(bars, orders((0, 1, 0.01)), breakeven_sigma=2, slippage_bps=100))["exit_ref"] == 101
+    assert only(trades_of(market(FLAT, (100, 100, 96, 97), (97, 99.5, 97, 98)), orders((0, -1, 0.01)), breakeven_sigma=2, slippage_bps=100))["exit_ref"] == 99
+
+
+def test_a_trailing_stop_follows_the_best_close_and_never_moves_back():
+    bars = market(FLAT, (100, 120, 100, 110), (110, 110, 106, 108), (108, 108, 104.4, 105))  # 5 % behind 110: 104.5; the high of 120 is no close
+    t = only(trades_of(bars, orders((0, 1, 0.01)), trail_sigma=5))
+    assert (t["exit_time"], t["exit_ref"], t["exit_reason"]) == (at(3), pytest.approx(104.5), "stop_loss")
+    short = market(FLAT, (100, 100, 80, 90), (90, 94, 90, 92), (92, 94.5, 92, 94))
+    t = only(trades_of(short, orders((0, -1, 0.01)), trail_sigma=5))
+    assert (t["exit_time"], t["exit_ref"]) == (at(3), pytest.approx(94.5))
+
+
+def test_a_gap_through_a_trailing_stop_fills_at_the_open():
+    bars = market(FLAT, (100, 110, 100, 110), (103, 112, 103, 111))
+    t = only(trades_of(bars, orders((0, 1, 0.01)), trail_sigma=5, vol_mult_sl=20, vol_mult_tp=50))
+    assert (t["exit_reason"], t["exit_ref"]) == ("stop_loss_gap", 103)
+
+
+def test_a_trailing_stop_that_is_wider_than_the_stop_leaves_it_alone():
+    bars = market(FLAT, (100, 101, 99, 100), (100, 100, 97, 98))
+    assert only(trades_of(bars, orders((0, 1, 0.01)), trail_sigma=5, vol_mult_sl=2))["exit_ref"] == 98
+
+
+MARGIN = {"leverage": 4, "maintenance_margin": 0.005}  # of a long at 100: liquidated at 75 / .995 = 75.377, the margin gone at 75
+LEVEL = 75 / 0.995
+
+
+@pytest.mark.parametrize("bar, keys, reason, ref", [
+    ((100, 100, 75.3, 90), {}, "liquidation", LEVEL),
+    ((100, 100, 75.4, 90), {}, "end_of_data", 90),
+    ((100, 100, 70, 90), {"vol_mult_sl": 30}, "liquidation", LEVEL),  # the stop at 70 lies behind it
+    ((100, 100, 70, 90), {"vol_mult_sl": 10}, "stop_loss", 90),  # the stop at 90 is reached first
+    ((75.2, 80, 70, 75), {}, "liquidation", 75.2),  # an open beyond the level
+    ((50, 80, 50, 75), {}, "liquidation", 75),  # but no further than where the margin is gone
+    ((80, 80, 70, 75), {"vol_mult_sl": 10}, "stop_loss_gap", 80),
+    ((50, 80, 50, 75), {"vol_mult_sl": 10}, "stop_loss_gap", 75),  # the stop is met first, the loss is bounded all the same
+])
+def test_liquidation_of_a_long(bar, keys, reason, ref):
+    t = only(trades_of(market(FLAT, FLAT, bar), orders((0, 1, 0.01)), **MARGIN, **keys))
+    assert (t["exit_reason"], t["exit_ref"]) == (reason, pytest.approx(ref))
+    assert t["net"] >= -25
+
+
+def test_liquidation_of_a_short_and_its_room():
+    for high, reason in ((125 / 1.005, "liquidation"), (124.3, "end_of_data")):
+        t = only(trades_of(market(FLAT, FLAT, (100, high, 100, 100)), orders((0, -1)), **MARGIN))
+        assert t["exit_reason"] == reason
+    assert only(trades_of(market(FLAT, FLAT, (300,) * 4), orders((0, -1)), **MARGIN))["net"] == -25  # 1 / leverage of the notional
+
+
+def test_a_liquidation_that_shares_its_bar_with_the_target_is_taken_and_flagged():
+    bars = market(FLAT, FLAT, (100, 140, 60, 100))
+    worst = only(trades_of(bars, orders((0, 1, 0.01)), **MARGIN, vol_mult_tp=30))
+    best = only(trades_of(bars, orders((0, 1, 0.01)), **MARGIN, vol_mult_tp=30, ambiguity="best"))
+    assert (worst["exit_reason"], worst["both_touched"]) == ("liquidation", True)
+    assert (best["exit_reason"], best["both_touched"], best["exit_ref"]) == ("take_profit", True, pytest.approx(130))
+
+
+def test_a_moved_stop_comes_before_the_liquidation():
+    bars = market(FLAT, (100, 110, 100, 110), (110, 110, 70, 90))
+    assert only(trades_of(bars, orders((0, 1, 0.01)), **MARGIN, breakeven_sigma=2))["exit_reason"] == "stop_loss"
+
+
+def test_funding_and_fees_do_not_eat_the_margin():
+    bars = market(FLAT, FLAT, (100, 100, 76, 90))  # 5 % of funding would leave a margin of 20: liquidated at 80.4
+    t = only(trades_of(bars, orders((0, 1)), [(1.5, 0.05)], **MARGIN))
+    assert t["exit_reason"] == "end_of_data" and t["funding"] == pytest.approx(-5)
+
+
+def test_an_exit_that_waited_is_bounded_by_the_margin_too():
+    t = only(trades_of(market(FLAT, FLAT, None, (50, 50, 50, 50)), orders((0, 1)), max_hold_bars=2, **MARGIN))
+    assert (t["exit_reason"], t["exit_ref"], t["net"]) == ("time", 75, -25)
+
+
+def test_leverage_is_the_sizes_own_unless_it_is_given():
+    bars = market(FLAT, FLAT, (100, 100, 70, 90))
+    profile = {"profile": True, "position_size": 0.1, "vol_target": 0.01, "leverage": 2}
+    low = {"size": profile, "maintenance_margin": 0.005, "vol_mult_sl": 90}
+    assert only(trades_of(bars, orders((0, 1, 0.01)), **low))["exit_reason"] == "end_of_data"
+    assert only(trades_of(bars, orders((0, 1, 0.01)), **low, leverage=4))["exit_reason"] == "liquidation"
+    assert only(trades_of(bars, orders((0, 1)), maintenance_margin=0.005))["exit_reason"] == "liquidation"  # 4 by default
+    assert only(trades_of(bars, orders((0, 1))))["exit_reason"] == "end_of_data"  # no rate, no liquidation
+
+
+def test_the_order_inside_a_bar_can_be_the_better_one():
+    bars = market(FLAT, FLAT, (100, 104, 98, 100), (100, 103, 98, 100), (100, 104, 100, 100))
+    keys = {"vol_mult_sl": 1, "vol_mult_tp": 2}
+    best = trades_of(bars, orders((0, 1, 0.02)), **keys, ambiguity="best")
+    assert (only(best)["exit_reason"], only(best)["both_touched"], only(best)["exit_ref"]) == ("take_profit", True, 104)
+    worst = trades_of(bars, orders((0, 1, 0.02)), **keys)
+    for result, net in ((best, 4), (worst, -2)):
+        assert result.totals["net"] == net and (result.totals["worst_net"], result.totals["best_net"]) == (-2, 4)
+    gap = trades_of(market(FLAT, FLAT, (97, 105, 97, 100)), orders((0, 1, 0.02)), **keys, ambiguity="best")
+    assert (only(gap)["exit_reason"], only(gap)["both_touched"]) == ("stop_loss_gap", False)  # the open is first, whoever asks
+    assert gap.totals["worst_net"] == gap.totals["best_net"] == gap.totals["net"] == -3
+
+
+def test_the_interval_follows_what_comes_of_each_order():
+    "Stopped in hour 2 the coin is free to buy again in hour 3; with the target first it waits for its cool-down as well, but 6 $ richer."
+    bars = market(FLAT, FLAT, (100, 104, 98, 100), FLAT, (110, 110, 110, 110), FLAT)
+    result = trades_of(bars, orders((0, 1, 0.02), (2, 1, 0.02)), vol_mult_sl=1, vol_mult_tp=2)
+    assert result.trades["net"].tolist() == pytest.approx([-2, 10]) and result.trades["exit_reason"].tolist() == ["stop_loss", "take_profit_gap"]
+    assert (result.totals["worst_net"], result.totals["best_net"]) == pytest.approx((8, 14))
+
+
+def test_an_entry_below_the_minimum_notional_is_not_made():
+    bars = market(*[(50.0, 50.0, 50.0, 50.0)] * 5)
+    for size, least in (({"notional_usd": 99}, 99), ({"contracts": 3}, 150)):
+        assert len(trades_of(bars, orders((0, 1)), size=size, min_notional_usd=least).trades) == 1
+        assert trades_of(bars, orders((0, 1)), size=size, min_notional_usd=least + 1).rejected == {"min_notional": 1}
+    profile = {"profile": True, "position_size": 0.01, "vol_target": 0.02, "leverage": 1}  # 100 $: two coins
+    asked = {"size": profile, "initial_equity_usd": 10_000}
+    assert trades_of(bars, orders((0, 1, 0.02)), **asked, min_notional_usd=101).rejected == {"min_notional": 1}
+    assert only(trades_of(bars, orders((0, 1, 0.02)), **asked, min_notional_usd=100))["quantity"] == 2
+
+
+def test_the_equity_that_sizes_grows_no_faster_than_asked_and_falls_at_once():
+    rich = (200.0, 200.0, 200.0, 200.0)
+    bars = {"A": market(FLAT, FLAT, *[rich] * 168, (40, 40, 40, 40), (40, 40, 40, 40)), "B": market(*[(1.0, 1.0, 1.0, 1.0)] * 172)}
+    d = pd.DataFrame({"event_time": [at(0), at(2), at(168), at(170)], "symbol": ["A", "B", "B", "B"], "side": 1, "vol": 0.02})
+    size = {"profile": True, "position_size": 0.5, "vol_target": 0.02, "leverage": 1, "max_weekly_growth": 0.03}
+    asked = {"initial_equity_usd": 100_000.0, "max_hold_bars": 200}
+    b = {"size": size, "max_hold_bars": 1, "initial_equity_usd": 100_000.0}
+    t = backtest(bars, d, None, {"A": config(size=size, **asked), "B": config(**b)}).trades
+    base = 100_000 * 1.03 ** (np.array([1, 167]) / 168)  # the account holds 150,000 from hour 2 on, the base begins to grow there
+    assert t["quantity"].tolist() == [500, *np.floor(base / 2), 35_000]  # at hour 170 the account holds 70,000
+    free = {**b, "size": size | {"max_weekly_growth": None}}
+    assert backtest(bars, d, None, {"A": config(size=size, **asked), "B": config(**free)}).trades["quantity"].tolist()[1] == 75_000
+
+
+def together(*signs: int, n: int = 60) -> dict:
+    "Coins whose returns are those of the first, or their opposite, or (0) their own."
+    rng = np.random.default_rng(1)
+    common, own = rng.normal(0, 0.01, n), rng.normal(0, 0.01, n)
+    closes = [100 * np.cumprod(1 + (s * common if s else own)) for s in signs]
+    return {name: market(*[(c, c, c, c) for c in close]) for name, close in zip("ABCD", closes)}
+
+
+def held_and_asked(first: tuple, *then: tuple, bars=None, **keys) -> dict:
+    d = pd.concat([orders(first[1:], symbol=first[0]), *(orders(x[1:], symbol=x[0]) for x in then)], ignore_index=True)
+    return backtest(bars or together(1, 1, -1, 0), d, None, config(max_correlation=0.75, correlation_bars=24, **keys)).rejected
+
+
+def test_a_coin_that_goes_along_with_what_is_held_is_turned_away():
+    assert held_and_asked(("A", 30, 1), ("B", 40, 1)) == {"correlated": 1}
+    assert held_and_asked(("A", 30, 1), ("B", 40, -1)) == {}  # the other side
+    assert held_and_asked(("A", 30, 1), ("C", 40, 1)) == {} and held_and_asked(("A", 30, 1), ("D", 40, 1)) == {}
+    assert held_and_asked(("A", 30, 1), ("B", 30, 1)) == {"correlated": 1}  # A waits
+    assert held_and_asked(("A", 30, 1), ("B", 40, 1), max_hold_bars=5) == {}  # A has left
+    assert held_and_asked(("A", 10, 1), ("B", 20, 1)) == {}  # 20 returns are too few to know
+
+
+def test_a_position_about_to_leave_counts_and_a_reversal_does_not_count_what_it_closes():
+    assert held_and_asked(("A", 30, 1), ("A", 40, -1), ("B", 40, 1), flip_exit=True, cooldown_bars=1) == {"correlated": 1}
+    assert held_and_asked(("A", 30, 1), ("A", 40, -1), ("B", 40, -1), flip_exit=True) == {"correlated": 1}  # the reversal that waits
+    assert held_and_asked(("A", 30, 1), ("A", 40, -1), flip_exit=True) == {}
+
+
+def test_a_reversal_that_would_go_along_with_another_coin_only_leaves():
+    d = pd.concat([orders((30, -1), symbol="B"), orders((30, 1), symbol="A"), orders((40, -1), symbol="A")], ignore_index=True)
+    result = backtest(together(1, 1), d, None, config(max_correlation=0.75, correlation_bars=24, flip_exit=True))
+    assert result.trades[["symbol", "exit_reason"]].values.tolist() == [["A", "flip"], ["B", "end_of_data"]] and result.rejected == {}
+
+
 def test_no_decisions_is_no_trades():
     result = trades_of(market(FLAT, FLAT), orders().reindex(columns=["event_time", "symbol", "side"]))
     assert list(result.trades.columns) == TRADE_COLUMNS and result.totals["net"] == 0 and result.rejected == {}
@@ -295,6 +472,8 @@ def test_wrong_input_is_refused_in_one_line(change, says):
 
 @pytest.mark.parametrize("keys, says", [
     ({"fee": 1}, "did you mean 'fee_bps'"), ({"fee_bps": -1}, "fee_bps"), ({"max_hold_bars": 0}, "max_hold_bars"),
+    ({"maintenance_margin": 0.05, "leverage": 20}, "use less leverage"), ({"maintenance_margin": 0.3}, "use less leverage"), ({"ambiguity": "middle"}, "ambiguity"),
+    ({"max_correlation": 2}, "max_correlation"), ({"trail_sgma": 2}, "did you mean 'trail_sigma'"), ({"trail_sigma": 0}, "trail_sigma"),
     ({"size": {"contracts": 1, "profile": True}}, "exactly one"), ({"size": {}}, "exactly one"), ({"vol_mult_sl": 0}, "vol_mult_sl"),
 ])
 def test_a_wrong_configuration_is_refused_in_one_line(keys, says):

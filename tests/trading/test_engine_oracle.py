@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import to_ms
 from cryptoalgo.trading import kernel as k
-from cryptoalgo.trading.engine import EngineConfig, _rules, _table
+from cryptoalgo.trading.config import rules_of
+from cryptoalgo.trading.engine import EngineConfig, _table
 from cryptoalgo.trading.market import prepare
+from cryptoalgo.trading.transition import EXIT_REASONS, OUTCOMES, POSITION, TRADE, UNLIMITED
 
 from .markets import cases, decisions_frame, events_frame, frame, run_engine
 from .oracle import run
@@ -43,6 +45,34 @@ def test_every_trade_equals_the_oracle(case):
     assert all(abs(ours[t] - e) <= 1e-9 * max(1.0, abs(e)) for t, e in equity.items())
 
 
+@settings(relaxed, max_examples=40)
+@given(case=cases())
+def test_the_interval_is_that_of_both_orders_really_run(case):
+    bars, events, decisions, configs = case
+    totals, nets = run_engine(*case).totals, []
+    for order in ("worst", "best"):
+        trades, _, _ = run(bars, events, decisions, {s: {**c, "ambiguity": order} for s, c in configs.items()})
+        nets.append(sum(t["net"] for t in trades))
+    assert [totals["worst_net"], totals["best_net"]] == pytest.approx(sorted(nets), abs=1e-6)
+    if all(c["ambiguity"] == configs[min(bars)]["ambiguity"] for c in configs.values()):
+        assert totals["worst_net"] <= totals["net"] <= totals["best_net"]
+
+
+def test_random_markets_reach_every_reason_and_outcome():
+    "The property tests are worth what their markets reach."
+    reasons, outcomes = set(), set()
+
+    @settings(relaxed, max_examples=120, derandomize=True, database=None)
+    @given(case=cases())
+    def visit(case):
+        result = run_engine(*case)
+        reasons.update(result.trades["exit_reason"])
+        outcomes.update(result.decisions["outcome"])
+
+    visit()
+    assert reasons == set(EXIT_REASONS) - {""} and outcomes == set(OUTCOMES)
+
+
 def steps(bars, events, decisions, configs, chunk: int):
     "The same account, the kernel called for `chunk` rows at a time, its state carried in between."
     prepared = prepare({s: frame(b) for s, b in bars.items()}, {s: events_frame(e) for s, e in events.items()})
@@ -51,14 +81,18 @@ def steps(bars, events, decisions, configs, chunk: int):
     row, coin, vol = table["row"].to_numpy("int64"), table["coin"].to_numpy("int64"), table["vol"].to_numpy()
     sigma = np.array([k.trailing_sigma(prepared.market.close[:, j].copy(), np.array([t]))[0] for t, j in zip(row, coin)])
     sigma = np.where(np.isfinite(vol), vol, sigma)
-    n = len(prepared.symbols)
-    book = k.Book(_rules(config, prepared.symbols), np.zeros(n, k.POSITION), config[0].initial_equity_usd, config[0].max_positions or k.UNLIMITED)
+    n, close = len(prepared.symbols), prepared.market.close
+    windows = np.array([0 if c.max_correlation is None else c.correlation_bars for c in config])[coin]
+    known = [k.trailing_correlation(close[max(0, t - w) : t + 1], np.array([min(t, w)]), np.array([j]), np.array([w])) for t, j, w in zip(row, coin, windows)]
+    known = np.concatenate([np.empty((0, n)), *known])
+    book = k.Book(rules_of(config, prepared.symbols, prepared.step_ms), np.zeros(n, POSITION), config[0].initial_equity_usd,
+                  config[0].max_positions or UNLIMITED)
     trades, equity = [], []
     for t in range(0, len(prepared.times), chunk):
         rows = slice(t, min(t + chunk, len(prepared.times)))
         due, size = (row >= t) & (row < t + chunk), rows.stop - t
-        orders = k.Decisions(row[due], coin[due], table["side"].to_numpy("int64")[due], sigma[due])
-        tape = k.Tape(np.zeros(n + due.sum() + 1, k.TRADE), np.zeros(due.sum(), np.int8), np.zeros(size), np.zeros(size), np.zeros(size, np.int64))
+        orders = k.Decisions(row[due], coin[due], table["side"].to_numpy("int64")[due], sigma[due], known[due])
+        tape = k.Tape(np.zeros(n + due.sum() + 1, TRADE), np.zeros(due.sum(), np.int8), np.zeros(size), np.zeros(size), np.zeros(size, np.int64))
         count = k.fold(k.Market(*(a[rows] for a in prepared.market)), orders, book, tape, t)
         trades += [x.tobytes() for x in tape.trades[:count]]
         equity += tape.equity.tolist()
@@ -88,7 +122,7 @@ def test_the_order_of_coins_changes_nothing(case, data):
 def test_a_coin_alone_trades_as_in_company(case):
     "Without a limit and with a size that does not look at the equity, n coins are n accounts of one coin."
     bars, events, decisions, configs = case
-    free = {s: {**c, "max_positions": None, "size": {"notional_usd": 1000.0}} for s, c in configs.items()}
+    free = {s: {**c, "max_positions": None, "max_correlation": None, "size": {"notional_usd": 1000.0}} for s, c in configs.items()}
     together = run_engine(bars, events, decisions, free).trades
     for s in bars:
         alone = run_engine({s: bars[s]}, {s: events[s]} if s in events else {}, [d for d in decisions if d["symbol"] == s], free).trades
