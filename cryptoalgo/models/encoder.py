@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'whole', 'torch_module', 'Windows', 'sound', 'network', 'learn_scales', 'loss_of', 'alone', 'answers']
 
-# %% ../../nbs/3_models/34_encoder.ipynb #f360ed19
+# %% ../../nbs/3_models/34_encoder.ipynb #d17041ca
 import math
 import os
 import threading
@@ -21,7 +21,7 @@ from ..core.errors import InputError
 from ..core.sections import ModelParams, SequenceParams
 from .learners import Rows
 
-# %% ../../nbs/3_models/34_encoder.ipynb #120ddef6
+# %% ../../nbs/3_models/34_encoder.ipynb #271a9055
 def whole(
     rows: Rows,
     bars: int,  # length of a window
@@ -63,7 +63,7 @@ class Windows:
         "float32 (len(rows), bars, features): the windows of these rows of the rows."
         return self.values[self.at[rows][:, None] + self.back]
 
-# %% ../../nbs/3_models/34_encoder.ipynb #343f8381
+# %% ../../nbs/3_models/34_encoder.ipynb #7654c118
 @cache
 def _encoder() -> Any:
     "The network's class, made when PyTorch is first asked for."
@@ -104,6 +104,7 @@ def _encoder() -> Any:
 
         def spread(self, raw: Any) -> Any:
             "The head's numbers as answers: quantiles from the median outwards, or the log-odds as they are."
+            raw = raw.float()  # where the layers computed in half precision, sums of steps would lose theirs
             steps, columns, m = torch.nn.functional.softplus(raw), list(raw.unbind(1)), self.middle
             for k in range(m + 1, len(columns)):
                 columns[k] = columns[k - 1] + steps[:, k]
@@ -116,7 +117,7 @@ def _encoder() -> Any:
 
     return Encoder
 
-# %% ../../nbs/3_models/34_encoder.ipynb #2a89fff6
+# %% ../../nbs/3_models/34_encoder.ipynb #002ebb40
 def sound(
     params: ModelParams,
 ) -> SequenceParams:  # those of the network
@@ -173,7 +174,7 @@ def loss_of(
     tau, over = torch.tensor(params.sequence.quantiles, device=y.device), (y[:, None] - answer) / net.unit
     return torch.maximum(tau * over, (tau - 1) * over).mean(1)
 
-# %% ../../nbs/3_models/34_encoder.ipynb #fe2de7fa
+# %% ../../nbs/3_models/34_encoder.ipynb #b4f0b8b9
 FLOOR = 32  # windows at once: the fewest that are learned from, and the portion in which answers are given
 _one_fit = threading.RLock()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_MISSING', 'SPARE_ROWS', 'UNEVEN', 'sequence_preflight']
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #c205b39f
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #1a5fb369
 import numpy as np
 import pandas as pd
 
@@ -15,7 +15,7 @@ from ..core.sections import ModelParams
 from .encoder import FLOOR, Windows, alone, answers, learn_scales, loss_of, network, sound, whole
 from .learners import Rows, rows_of
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #d296541b
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #da91d4c1
 MOST_MISSING, SPARE_ROWS, UNEVEN = 0.5, 100, 0.1
 
 
@@ -58,12 +58,13 @@ def _no_answer(rows: Rows, params: ModelParams) -> list[str]:
         net, target = network(params, len(rows.names)), np.zeros(asked.at.size)
         learn_scales(net, asked.values, target)
         answer = answers(net.to(device), Windows(asked, p.encoder_bars, device))
+        shape, wanted = tuple(answer.shape), (asked.at.size, net.n_answers)
+        if shape != wanted or answer.device.type != device.type:
+            return [f"a forward pass on {device.type} over {asked.at.size} windows gave {shape} on {answer.device.type}, not {wanted}; "
+                    "mend this machine's PyTorch"]
         loss = float(loss_of(net, params, answer, answer.new_zeros(asked.at.size)).mean())
-    shape, wanted = tuple(answer.shape), (asked.at.size, len(p.quantiles) if params.task == "return" else 1)
-    faults = {f"gave answers of shape {shape}, not {wanted}": shape != wanted, f"has a loss of {loss}": not np.isfinite(loss),
-              f"answered on {answer.device.type}, not on {device.type}": answer.device.type != device.type}
-    return [f"a forward pass over {asked.at.size} windows {fault}; mend this machine's PyTorch, or absurd values among the features"
-            for fault, there in faults.items() if there]
+    return [] if np.isfinite(loss) else [f"a forward pass over {asked.at.size} windows has a loss of {loss}; look for absurd values "
+                                         "among the features"]
 
 
 def sequence_preflight(
