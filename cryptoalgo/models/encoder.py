@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'whole', 'torch_module', 'Windows', 'sound', 'network', 'learn_scales', 'loss_of', 'alone', 'answers']
 
-# %% ../../nbs/3_models/34_encoder.ipynb #d17041ca
+# %% ../../nbs/3_models/34_encoder.ipynb #b8cf89ce
 import math
 import os
 import threading
@@ -21,7 +21,7 @@ from ..core.errors import InputError
 from ..core.sections import ModelParams, SequenceParams
 from .learners import Rows
 
-# %% ../../nbs/3_models/34_encoder.ipynb #271a9055
+# %% ../../nbs/3_models/34_encoder.ipynb #e287acb3
 def whole(
     rows: Rows,
     bars: int,  # length of a window
@@ -63,7 +63,7 @@ class Windows:
         "float32 (len(rows), bars, features): the windows of these rows of the rows."
         return self.values[self.at[rows][:, None] + self.back]
 
-# %% ../../nbs/3_models/34_encoder.ipynb #7654c118
+# %% ../../nbs/3_models/34_encoder.ipynb #398968ff
 @cache
 def _encoder() -> Any:
     "The network's class, made when PyTorch is first asked for."
@@ -117,7 +117,7 @@ def _encoder() -> Any:
 
     return Encoder
 
-# %% ../../nbs/3_models/34_encoder.ipynb #002ebb40
+# %% ../../nbs/3_models/34_encoder.ipynb #ca0f346e
 def sound(
     params: ModelParams,
 ) -> SequenceParams:  # those of the network
@@ -153,8 +153,8 @@ def learn_scales(
 ) -> None:
     "Mean and deviation of each feature and, where it is a return, of the target; 0 and 1 where there are none."
     torch, values = torch_module(), np.ma.masked_invalid(x.astype("float64"))
-    scale, returns = values.std(axis=0).filled(0.0), target if net.n_answers > 1 else np.zeros(0)
-    found = {"mean": values.mean(axis=0).filled(0.0), "scale": np.where(scale > 0, scale, 1.0)}
+    mean, scale, returns = values.mean(axis=0).filled(0.0), values.std(axis=0).filled(0.0), target if net.n_answers > 1 else np.zeros(0)
+    found = {"mean": mean, "scale": np.where(scale > 1e-7 * np.abs(mean), scale, 1.0)}  # float32 tells no smaller part of a mean
     if returns.size:
         found |= {"shift": returns.mean(), "unit": returns.std() or 1.0}
     for name, value in found.items():
@@ -174,7 +174,7 @@ def loss_of(
     tau, over = torch.tensor(params.sequence.quantiles, device=y.device), (y[:, None] - answer) / net.unit
     return torch.maximum(tau * over, (tau - 1) * over).mean(1)
 
-# %% ../../nbs/3_models/34_encoder.ipynb #b4f0b8b9
+# %% ../../nbs/3_models/34_encoder.ipynb #a09901bd
 FLOOR = 32  # windows at once: the fewest that are learned from, and the portion in which answers are given
 _one_fit = threading.RLock()
 

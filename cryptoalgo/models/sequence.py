@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAST_PART', 'HALVINGS', 'split_window', 'within_memory', 'Attention']
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #6c88cac9
+# %% ../../nbs/3_models/34a_sequence.ipynb #d4d56ea3
 import json
 import logging
 import math
@@ -26,7 +26,7 @@ from .learners import Rows
 
 _log = logging.getLogger(__name__)
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #11638659
+# %% ../../nbs/3_models/34a_sequence.ipynb #33e6555a
 LAST_PART = 0.15 / 0.85  # of the training window: decides when to stop
 HALVINGS = 3  # of a batch, before want of memory ends the fit
 
@@ -77,7 +77,7 @@ class _Batch:
         self.size, self.halved = smaller, self.halved + 1
         torch_module().cuda.empty_cache()
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #3acd1de2
+# %% ../../nbs/3_models/34a_sequence.ipynb #877fde0c
 def _number(loss: Any) -> float:
     "A loss as a number, or the end of the fit."
     value = float(loss.detach())
@@ -85,13 +85,14 @@ def _number(loss: Any) -> float:
         raise FitError(f"the loss became {value}: training went astray; a smaller sequence.learning_rate or a tighter sequence.clip may hold it")
     return value
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #a7bb1bb9
+# %% ../../nbs/3_models/34a_sequence.ipynb #574a9338
 class _Run:
     "One training: the network, its optimiser, and the two parts of the window on the device."
 
     def __init__(self, params: ModelParams, rows: Rows, target: np.ndarray, weight: np.ndarray, gap: int, device: Any) -> None:
         torch, p = torch_module(), params.sequence
         self.params, self.batch, self.device = params, _Batch(p.batch), device
+        self.half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # bfloat16 needs no scaled loss
         learn, last = split_window(rows.at, gap)
         self.learn, self.last = torch.tensor(learn, device=device), torch.tensor(last, device=device)
         self.windows, self.last_windows = (Windows(r, p.encoder_bars, device) for r in (rows, rows.take(last)))
@@ -104,10 +105,9 @@ class _Run:
     def step(self, rows: Any) -> tuple[float, float]:
         "Learn from some rows; their weighted sum of losses, and of weights."
         torch = torch_module()
-        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.net.train()
         self.optimiser.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             answer = self.net(self.windows[rows])
         w = self.w[rows]
         loss = (w * loss_of(self.net, self.params, answer, self.y[rows])).sum() / w.sum()
@@ -132,7 +132,7 @@ class _Run:
         loss = loss_of(self.net, self.params, answers(self.net, self.last_windows), self.y[self.last])
         return float(sums[0] / sums[1]), _number((w * loss).sum() / w.sum())
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #0c3b0db9
+# %% ../../nbs/3_models/34a_sequence.ipynb #5da51aab
 def _train(run: _Run) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     "The weights that did best on the last part, on the CPU, and the losses of both parts by epoch."
     p, best, losses = run.params.sequence, math.inf, list[tuple[float, float]]()
@@ -160,36 +160,21 @@ def _attribution(run: _Run) -> np.ndarray:
         found += (z.grad * z).detach().abs().sum((0, 1)).double().cpu().numpy()
     return found / len(some)
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #dcdc0674
-class Attention:
-    "An attention encoder over the last `encoder_bars` rows; its margin is the median forecast, or the log-odds of up."
+# %% ../../nbs/3_models/34a_sequence.ipynb #523449d4
+class _Answers:
+    "What was learned, and the answers it gives."
+
+    weights_: dict[str, Any]  # tensors by name, on the CPU: the network's, its scales among them
+    features_: tuple[str, ...]  # names, in order
+    losses_: list[tuple[float, float]]  # by epoch: of the rows that were learned from, and of the last part
+    importance_: np.ndarray
+    batch_: int  # windows at once, in the end
 
     def __init__(self, params: ModelParams, seed: int) -> None:
         self.params, self.seed = params, seed
 
     def cut(self, rows: Rows, window: np.ndarray) -> Rows:
         return rows
-
-    def fit(
-        self,
-        rows: Rows,  # to learn from; those without a whole window are passed over
-        target: np.ndarray,  # (n,) what followed; of a direction, up is above 0
-        weight: np.ndarray,  # (n,) above 0
-        label_bars: int | None = None,  # length of the longest label, the gap before the part that decides when to stop
-    ) -> Self:
-        "Learn. `FitError` for a loss that is no number, for want of memory, and for too few rows."
-        p, target = sound(self.params), np.asarray(target, "float64")
-        wrong = np.flatnonzero(~np.isfinite(target))
-        if wrong.size:
-            raise InputError(f"target number {wrong[0]} is {target[wrong[0]]}: what is learned towards is a finite number; leave rows without "
-                             "a label out")
-        known = whole(rows, p.encoder_bars)
-        with within_memory(), alone(self.seed) as device:
-            run = _Run(self.params, rows.take(np.flatnonzero(known)), target[known], np.asarray(weight, "float64")[known], label_bars or p.encoder_bars, device)
-            self.weights_, self.losses_ = _train(run)
-            self.importance_ = _attribution(run)
-        self.batch_, self.features_ = run.batch.size, rows.names
-        return self
 
     def forecast(
         self,
@@ -223,6 +208,10 @@ class Attention:
         net.load_state_dict(self.weights_)
         return net.eval()
 
+# %% ../../nbs/3_models/34a_sequence.ipynb #ec8abe77
+class _Kept(_Answers):
+    "A learner as files."
+
     def files(self) -> dict[str, bytes]:
         "The learner by file name: `model.pt`, weights and scaler as tensors, and `attention.json`, what the network around them is."
         written = BytesIO()
@@ -254,11 +243,41 @@ class Attention:
                              "give the files that its fit wrote, or retrain") from e
         return learner
 
+# %% ../../nbs/3_models/34a_sequence.ipynb #86fc3106
+def _silence_exporter() -> None:
+    "It speaks of libraries that nobody asked for."
+    for name in ("torch.onnx._internal.exporter._registration", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class Attention(_Kept):
+    "An attention encoder over the last `encoder_bars` rows; its margin is the median forecast, or the log-odds of up."
+
+    def fit(
+        self,
+        rows: Rows,  # to learn from; those without a whole window are passed over
+        target: np.ndarray,  # (n,) what followed; of a direction, up is above 0
+        weight: np.ndarray,  # (n,) above 0
+        label_bars: int | None = None,  # length of the longest label, the gap before the part that decides when to stop
+    ) -> Self:
+        "Learn. `FitError` for a loss that is no number, for want of memory, and for too few rows."
+        p, target = sound(self.params), np.asarray(target, "float64")
+        wrong = np.flatnonzero(~np.isfinite(target))
+        if wrong.size:
+            raise InputError(f"target number {wrong[0]} is {target[wrong[0]]}: what is learned towards is a finite number; leave rows without "
+                             "a label out")
+        known = whole(rows, p.encoder_bars)
+        with within_memory(), alone(self.seed) as device:
+            run = _Run(self.params, rows.take(np.flatnonzero(known)), target[known], np.asarray(weight, "float64")[known], label_bars or p.encoder_bars, device)
+            self.weights_, self.losses_ = _train(run)
+            self.importance_ = _attribution(run)
+        self.batch_, self.features_ = run.batch.size, rows.names
+        return self
+
     def onnx(self) -> bytes:
         "The network with its scaler: `window`, float32 (n, encoder_bars, features), NaN = missing → `forecast`, float32 (n, answers)."
         torch = torch_module()
-        for name in ("torch.onnx._internal.exporter._registration", "onnxscript"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # they speak of libraries that nobody asked for
+        _silence_exporter()
         window = torch.zeros(2, self.params.sequence.encoder_bars, len(self.features_))
         with alone(self.seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_MISSING', 'SPARE_ROWS', 'UNEVEN', 'sequence_preflight']
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #1a5fb369
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #2bf0972c
 import numpy as np
 import pandas as pd
 
@@ -15,7 +15,7 @@ from ..core.sections import ModelParams
 from .encoder import FLOOR, Windows, alone, answers, learn_scales, loss_of, network, sound, whole
 from .learners import Rows, rows_of
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #da91d4c1
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #c42030e1
 MOST_MISSING, SPARE_ROWS, UNEVEN = 0.5, 100, 0.1
 
 

@@ -192,7 +192,7 @@ def test_weights_weigh(deep):
 def test_a_feature_that_is_empty_or_constant_does_no_harm(deep):
     rows, y = market(600)
     matrix = rows.matrix.copy()
-    matrix[:, 1], matrix[:, 2] = np.nan, 1.0
+    matrix[:, 1], matrix[:, 2] = np.nan, 0.1
     learner = Attention(params_of(epochs=1), 1).fit(Rows(matrix, NAMES, rows.at), y, np.ones(600))
     assert np.isfinite(learner.margin(Rows(matrix, NAMES, rows.at))[BARS - 1:]).all()
     assert learner.importance()[1:].tolist() == [0.0, 0.0]
@@ -428,9 +428,9 @@ def test_a_changed_file_is_refused_and_nothing_in_it_is_run(forecaster, tmp_path
 
 @pytest.mark.parametrize("who", ["forecaster", "director"])
 def test_onnx_answers_as_torch_does(who, request):
+    learner, (rows, _) = request.getfixturevalue(who), market()
     import onnxruntime
 
-    learner, (rows, _) = request.getfixturevalue(who), market()
     graph = learner.onnx()
     assert b".py" not in graph and (who == "forecaster" or graph == learner.onnx())
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
