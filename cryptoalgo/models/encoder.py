@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'whole', 'torch_module', 'Windows', 'sound', 'network', 'learn_scales', 'loss_of', 'alone', 'answers']
 
-# %% ../../nbs/3_models/34_encoder.ipynb #b8cf89ce
+# %% ../../nbs/3_models/34_encoder.ipynb #bc4680e6
 import math
 import os
 import threading
@@ -21,7 +21,7 @@ from ..core.errors import InputError
 from ..core.sections import ModelParams, SequenceParams
 from .learners import Rows
 
-# %% ../../nbs/3_models/34_encoder.ipynb #e287acb3
+# %% ../../nbs/3_models/34_encoder.ipynb #817f41aa
 def whole(
     rows: Rows,
     bars: int,  # length of a window
@@ -63,7 +63,7 @@ class Windows:
         "float32 (len(rows), bars, features): the windows of these rows of the rows."
         return self.values[self.at[rows][:, None] + self.back]
 
-# %% ../../nbs/3_models/34_encoder.ipynb #398968ff
+# %% ../../nbs/3_models/34_encoder.ipynb #59d5862a
 @cache
 def _encoder() -> Any:
     "The network's class, made when PyTorch is first asked for."
@@ -117,7 +117,7 @@ def _encoder() -> Any:
 
     return Encoder
 
-# %% ../../nbs/3_models/34_encoder.ipynb #ca0f346e
+# %% ../../nbs/3_models/34_encoder.ipynb #2e7e854e
 def sound(
     params: ModelParams,
 ) -> SequenceParams:  # those of the network
@@ -145,7 +145,7 @@ def network(
             net.answer[1].weight.mul_(0.1)
     return net
 
-
+# %% ../../nbs/3_models/34_encoder.ipynb #2426ca09
 def learn_scales(
     net: Any,  # made by `network`; changed
     x: np.ndarray,  # float32 (n, features) of the rows that are learned from
@@ -174,7 +174,7 @@ def loss_of(
     tau, over = torch.tensor(params.sequence.quantiles, device=y.device), (y[:, None] - answer) / net.unit
     return torch.maximum(tau * over, (tau - 1) * over).mean(1)
 
-# %% ../../nbs/3_models/34_encoder.ipynb #a09901bd
+# %% ../../nbs/3_models/34_encoder.ipynb #5fced203
 FLOOR = 32  # windows at once: the fewest that are learned from, and the portion in which answers are given
 _one_fit = threading.RLock()
 

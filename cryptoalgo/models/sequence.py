@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAST_PART', 'HALVINGS', 'split_window', 'within_memory', 'Attention']
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #d4d56ea3
+# %% ../../nbs/3_models/34a_sequence.ipynb #8b621ff0
 import json
 import logging
 import math
@@ -26,9 +26,8 @@ from .learners import Rows
 
 _log = logging.getLogger(__name__)
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #33e6555a
+# %% ../../nbs/3_models/34a_sequence.ipynb #5f89ef44
 LAST_PART = 0.15 / 0.85  # of the training window: decides when to stop
-HALVINGS = 3  # of a batch, before want of memory ends the fit
 
 
 def split_window(
@@ -43,6 +42,9 @@ def split_window(
             return learn, np.arange(at.size - n, at.size)
     raise FitError(f"{at.size} rows with a whole window behind them, less a gap of {gap} bars: too few to learn from; bring more rows, or a "
                    "shorter sequence.encoder_bars")
+
+# %% ../../nbs/3_models/34a_sequence.ipynb #201603e5
+HALVINGS = 3  # of a batch, before want of memory ends the fit
 
 
 def _out_of_memory(e: BaseException) -> bool:
@@ -77,7 +79,7 @@ class _Batch:
         self.size, self.halved = smaller, self.halved + 1
         torch_module().cuda.empty_cache()
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #877fde0c
+# %% ../../nbs/3_models/34a_sequence.ipynb #4f765b16
 def _number(loss: Any) -> float:
     "A loss as a number, or the end of the fit."
     value = float(loss.detach())
@@ -85,7 +87,7 @@ def _number(loss: Any) -> float:
         raise FitError(f"the loss became {value}: training went astray; a smaller sequence.learning_rate or a tighter sequence.clip may hold it")
     return value
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #574a9338
+# %% ../../nbs/3_models/34a_sequence.ipynb #19bc28ff
 class _Run:
     "One training: the network, its optimiser, and the two parts of the window on the device."
 
@@ -132,7 +134,7 @@ class _Run:
         loss = loss_of(self.net, self.params, answers(self.net, self.last_windows), self.y[self.last])
         return float(sums[0] / sums[1]), _number((w * loss).sum() / w.sum())
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #5da51aab
+# %% ../../nbs/3_models/34a_sequence.ipynb #e2dec219
 def _train(run: _Run) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     "The weights that did best on the last part, on the CPU, and the losses of both parts by epoch."
     p, best, losses = run.params.sequence, math.inf, list[tuple[float, float]]()
@@ -160,7 +162,7 @@ def _attribution(run: _Run) -> np.ndarray:
         found += (z.grad * z).detach().abs().sum((0, 1)).double().cpu().numpy()
     return found / len(some)
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #523449d4
+# %% ../../nbs/3_models/34a_sequence.ipynb #e4a754bc
 class _Answers:
     "What was learned, and the answers it gives."
 
@@ -208,7 +210,7 @@ class _Answers:
         net.load_state_dict(self.weights_)
         return net.eval()
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #ec8abe77
+# %% ../../nbs/3_models/34a_sequence.ipynb #b283d361
 class _Kept(_Answers):
     "A learner as files."
 
@@ -243,7 +245,7 @@ class _Kept(_Answers):
                              "give the files that its fit wrote, or retrain") from e
         return learner
 
-# %% ../../nbs/3_models/34a_sequence.ipynb #86fc3106
+# %% ../../nbs/3_models/34a_sequence.ipynb #ce6b1940
 def _silence_exporter() -> None:
     "It speaks of libraries that nobody asked for."
     for name in ("torch.onnx._internal.exporter._registration", "onnxscript"):

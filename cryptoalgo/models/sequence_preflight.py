@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_MISSING', 'SPARE_ROWS', 'UNEVEN', 'sequence_preflight']
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #2bf0972c
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #20c6313a
 import numpy as np
 import pandas as pd
 
@@ -15,7 +15,7 @@ from ..core.sections import ModelParams
 from .encoder import FLOOR, Windows, alone, answers, learn_scales, loss_of, network, sound, whole
 from .learners import Rows, rows_of
 
-# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #c42030e1
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #6ee10a26
 MOST_MISSING, SPARE_ROWS, UNEVEN = 0.5, 100, 0.1
 
 
@@ -47,7 +47,7 @@ def _uneven(index: pd.DatetimeIndex) -> list[str]:
     return [f"{odd.size} steps between bars are not the usual {usual / 60_000:g} minutes, the first, of {gap[odd[0]] / 60_000:g}, after "
             f"{index[odd[0]]}; fill the grid, with NaN where nothing is known"]
 
-
+# %% ../../nbs/3_models/34b_sequence_preflight.ipynb #9f0d3a51
 def _no_answer(rows: Rows, params: ModelParams) -> list[str]:
     "What is wrong with the answer of an untrained network to the last rows."
     p = sound(params)
