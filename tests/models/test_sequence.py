@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -263,6 +264,11 @@ def test_same_seed_same_bytes_in_other_processes_and_beside_them(deep):
     assert hashes_of_a_fit(1) == here[0]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(hashes_of_a_fit, [1, 2]) == here
+
+
+def test_threads_of_one_process_do_not_disturb_each_other(deep):
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(hashes_of_a_fit, [1, 2, 1])) == [hashes_of_a_fit(seed) for seed in (1, 2, 1)]
 
 
 def test_a_fit_puts_back_what_it_found(deep):
