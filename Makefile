@@ -1,7 +1,9 @@
-# Two commands matter: `make demo` and `make test`. Both set up .venv first, from constraints.txt.
+# Two commands matter: `make demo` and `make test`. Both set up .venv first, from constraints.txt. The sequence model needs PyTorch,
+# which is large: `make setup EXTRAS=lab,dev,deep`.
 SHELL := /bin/bash
 BIN := .venv/bin
-STAMP := .venv/.installed
+EXTRAS ?= lab,dev
+STAMP := .venv/.installed-$(EXTRAS)
 
 .PHONY: demo test lab setup sync style notebooks unit golden bench readme
 
@@ -20,7 +22,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@.ci/prerequisites
 	@test -x $(BIN)/python || "$$(.ci/prerequisites --python)" -m venv .venv
 	@echo "Installing the pinned packages of constraints.txt into .venv (a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
 readme: $(STAMP)  ## README.md from nbs/index.ipynb
