@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from .evidence import CheckSpec, GateSpec
+from .evidence import CheckSpec, GateSpec, Rule
 
 # %% ../../nbs/0_core/03a_sections.ipynb #7f636c81
 class Section(BaseModel):
@@ -233,3 +233,5 @@ class ValidationParams(Section):
     bootstrap_block_days: float = Field(gt=0)
     checks: dict[str, CheckSpec]
     gates: dict[str, GateSpec]
+    criteria: dict[str, Rule] = {}  # of a model of turning points (M5): reported, never part of a tier
+    red_flags: dict[str, Rule] = {}  # what must hold, or a result is too good to be true
