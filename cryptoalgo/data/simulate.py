@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SIMULATED', 'STEP_MS', 'STEPS', 'NEWS_H', 'FUNDING_H', 'HOURS_PER_YEAR', 'MARKET', 'CALM_H', 'TURBULENT_H',
            'TURBULENT', 'NEWS_CHANCE', 'NEWS_SIGMAS', 'NEWS_VARIANCE', 'HALF_LIFE_H', 'FUNDING_MEAN', 'FUNDING_TREND',
-           'FUNDING_NOISE', 'FUNDING_CAP', 'NEEDED_VOL', 'edge_per_hour', 'Planted', 'SimulatedMarket', 'simulate']
+           'FUNDING_NOISE', 'FUNDING_CAP', 'NEEDED_VOL', 'edge_per_hour', 'Planted', 'PlantedLegs', 'SimulatedMarket',
+           'simulate']
 
 # %% ../../nbs/1_data/13_simulate.ipynb #908dae3c
 import re
@@ -18,7 +19,8 @@ from scipy.signal import lfilter
 
 from ..core.clock import DAY_MS, bars_per_year, from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
-from ..core.sections import SimulatorParams
+from ..core.sections import SimulatorParams, TurningPointParams
+from ..core.statistics import newey_west_t
 
 # %% ../../nbs/1_data/13_simulate.ipynb #e957d13a
 SIMULATED = "SIMULATED"  # stands in the title of every report on these prices
@@ -37,6 +39,8 @@ def _check(params: SimulatorParams, coins: Sequence[str], timeframe: str) -> tup
     for coin, x in params.edge.items():
         if not 0 <= x <= 40:
             raise InputError(f"simulator edge of {coin}: {x:g} is not an annual Sharpe between 0 and 40")
+        if params.turning_points:
+            raise InputError(f"simulator edge of {coin} beside turning_points: a market has one or the other; leave one out")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", params.start) or pd.isna(day := pd.to_datetime(params.start, errors="coerce")):
         raise InputError(f"simulator start '{params.start}': a start is a UTC day, such as 2022-01-01")
     if (span := timeframe_ms(timeframe)) % STEP_MS or NEWS_H * timeframe_ms("1h") % span:
@@ -114,6 +118,17 @@ def edge_per_hour(
     s = edge / np.sqrt(HOURS_PER_YEAR)
     return float(s / np.sqrt(1 - 2 * s**2))
 
+# %% ../../nbs/1_data/13_simulate.ipynb #8d6d6b9d
+def _legs(seed: int, coin: str, t: TurningPointParams | None, n: int) -> np.ndarray:
+    "(n,) planted move of each hour, in hourly volatilities; 0 where nothing is planted."
+    if t is None:
+        return np.zeros(n)
+    stream = _stream(seed, coin, "legs")
+    first = stream.integers(2)
+    ends = (t.least_h - 1 + stream.geometric(1 / (t.mean_h - t.least_h + 1), n // t.least_h + 1)).cumsum()
+    begins = np.bincount(ends[ends < n], minlength=n)
+    return (-1.0) ** (first + begins.cumsum()) * np.where(begins, t.turn, t.slope)
+
 # %% ../../nbs/1_data/13_simulate.ipynb #8a15626e
 FUNDING_MEAN, FUNDING_TREND, FUNDING_NOISE, FUNDING_CAP = 1e-4, 1e-4, 3e-5, 3e-3  # per settlement
 NEEDED_VOL = np.sqrt(1 + NEWS_VARIANCE)  # volatility of an hour with its jumps, in units of that without
@@ -132,6 +147,7 @@ class _Hours:
     drift: np.ndarray  # (n,) expected log growth of the price within the hour
     jump: np.ndarray  # (n,) log jump before the hour's open; its exponential has mean 1
     funding: np.ndarray  # (n,) rate that a holder pays at the hour's open, 0 where none is settled
+    leg: np.ndarray  # (n,) planted move of the hour, in volatilities of the ordinary market
 
 # %% ../../nbs/1_data/13_simulate.ipynb #f1939122
 def _jump(sigma: np.ndarray, news: np.ndarray) -> np.ndarray:
@@ -145,14 +161,17 @@ def _hours(params: SimulatorParams, coin: str, climate: _Climate) -> _Hours:
     price, load, level = 10 ** (4 * u[0] - 1), 0.75 + 0.1 * u[1], 0.005 + 0.004 * u[2]
     steps = load * climate.steps + np.sqrt(1 - load**2) * _normal(seed, coin, "steps", n, STEPS)
     shock = steps.sum(axis=1) / np.sqrt(STEPS)
-    sigma = level * climate.vol * _clustered(seed, coin, n, 24.0, 0.25)
+    noise = params.turning_points.noise if params.turning_points else 1.0  # share of the ordinary volatility
+    sigma = noise * level * climate.vol * _clustered(seed, coin, n, 24.0, 0.25)
+    leg = _legs(seed, coin, params.turning_points, n)
     signal = _ar1_before(shock, HALF_LIFE_H, _normal(seed, coin, "first signal", 1)[0])
     kappa = edge_per_hour(params.edge.get(coin, 0.0)) * NEEDED_VOL
     jump = _jump(sigma, climate.news) + _jump(sigma, _news(seed, coin, n))
     trend = _ar1_before(shock + kappa * signal, 24.0)
     rate = FUNDING_MEAN + FUNDING_TREND * trend + FUNDING_NOISE * _normal(seed, coin, "funding", n)
     funding = np.where(np.arange(n) % FUNDING_H == 0, rate.clip(-FUNDING_CAP, FUNDING_CAP), 0.0)
-    return _Hours(price, load, level, steps, shock, sigma, signal, kappa * sigma * signal, jump, funding)
+    drift = kappa * sigma * signal + leg * sigma / noise
+    return _Hours(price, load, noise * level, steps, shock, sigma, signal, drift, jump, funding, leg)
 
 # %% ../../nbs/1_data/13_simulate.ipynb #e092504a
 def _walk(hours: _Hours, touch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -256,15 +275,43 @@ class Planted:
                 f"perfect trader; on this sample it gave an {got}")
 
 
-def _planted(params: SimulatorParams, coin: str, hours: _Hours) -> Planted:
-    "Hold signal/σ from each open to the next, funding paid."
-    edge = params.edge.get(coin, 0.0)
+def _sharpe(hours: _Hours, position: np.ndarray) -> tuple[float, np.ndarray]:
+    "Annual gross Sharpe of a position (n,) held from each open to the next, funding paid, and its gains."
     body = hours.sigma * hours.shock + hours.drift - hours.sigma**2 / 2
-    pnl = hours.signal / hours.sigma * np.expm1(body + np.append(hours.jump[1:], 0.0))
-    sharpe = pnl.mean() / pnl.std(ddof=1) * np.sqrt(HOURS_PER_YEAR)
+    pnl = position / hours.sigma * np.expm1(body + np.append(hours.jump[1:], 0.0))
+    return float(pnl.mean() / pnl.std(ddof=1) * np.sqrt(HOURS_PER_YEAR)), pnl
+
+
+def _planted(params: SimulatorParams, coin: str, hours: _Hours) -> Planted:
+    "Hold signal/σ."
+    if params.turning_points:
+        return _planted_legs(params.turning_points, coin, hours)
+    edge = params.edge.get(coin, 0.0)
+    sharpe, pnl = _sharpe(hours, hours.signal)
     phi = 0.5 ** (1 / HALF_LIFE_H)
     error = (1 + edge_per_hour(edge) * phi / np.sqrt(1 - phi**2)) * np.sqrt(HOURS_PER_YEAR / len(pnl))
-    return Planted(coin, edge, HALF_LIFE_H, float(sharpe), float(error))
+    return Planted(coin, edge, HALF_LIFE_H, sharpe, float(error))
+
+# %% ../../nbs/1_data/13_simulate.ipynb #7a49602a
+@dataclass(frozen=True)
+class PlantedLegs(Planted):
+    "What the careful trader gets of a market of legs; `half_life_h` is the mean length of a leg."
+
+    def __str__(self) -> str:
+        return (f"{self.coin}: legs of {self.half_life_h:g} h planted, a gross annual Sharpe of {self.edge:.0f} while each is certain; here it "
+                f"gave {self.sharpe:.0f} ± {self.standard_error:.0f}. No market is like this one")
+
+
+def _planted_legs(t: TurningPointParams, coin: str, hours: _Hours) -> PlantedLegs:
+    "Hold each leg's direction/σ from its second hour on, as long as it cannot end."
+    hour = np.arange(len(hours.leg))
+    age = hour - np.maximum.accumulate(np.where(np.abs(hours.leg) == t.turn, hour, -t.least_h))
+    sharpe, pnl = _sharpe(hours, np.sign(hours.leg) * ((age > 0) & (age < t.least_h)))
+    share, noise = (t.least_h - 1) / t.mean_h, t.noise * NEEDED_VOL
+    edge = share * t.slope / np.sqrt(share * (t.slope**2 + noise**2) - (share * t.slope) ** 2)
+    z = (pnl - pnl.mean()) / pnl.std()
+    error = np.sqrt(HOURS_PER_YEAR) / newey_west_t(1 + z - pnl.mean() / pnl.std() * (z**2 - 1) / 2, 4 * int(t.mean_h))  # delta method
+    return PlantedLegs(coin, float(edge * np.sqrt(HOURS_PER_YEAR)), t.mean_h, sharpe, float(error))
 
 # %% ../../nbs/1_data/13_simulate.ipynb #e6ad9277
 @dataclass(frozen=True)
@@ -277,7 +324,7 @@ class SimulatedMarket:
     open_interest: dict[str, pd.DataFrame]
     macro: dict[str, pd.DataFrame]  # daily bars by ticker
     planted: dict[str, Planted]
-    latent: dict[str, pd.DataFrame]  # hourly sigma, signal, turbulent: what no trader sees
+    latent: dict[str, pd.DataFrame]  # hourly sigma, signal, turbulent (and leg, where turning points are planted): what no trader sees
 
 
 def simulate(
@@ -298,6 +345,6 @@ def simulate(
         open_interest={c: _open_interest(params, c, h, start) for c, h in hours.items()},
         macro={ticker: _macro(params, climate, start, ticker) for ticker in (*_SLOW, "^VIX")},
         planted={c: _planted(params, c, h) for c, h in hours.items()},
-        latent={c: pd.DataFrame({"sigma": h.sigma, "signal": h.signal, "turbulent": climate.turbulent}, index=hourly)
-                for c, h in hours.items()},
+        latent={c: pd.DataFrame({"sigma": h.sigma, "signal": h.signal, "turbulent": climate.turbulent}
+                                | ({"leg": h.leg} if params.turning_points else {}), index=hourly) for c, h in hours.items()},
     )

@@ -22,7 +22,7 @@ from ..research.optimize import Searched
 from ..research.series import Experiment
 from ..research.portfolio import Portfolio
 from ..research.verdict import Verdict
-from . import figures, search_figures, trade_figures
+from . import figures, search_figures, trade_figures, training_figures
 from .style import Subject, save_png
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #c0ce9fdc
@@ -119,9 +119,9 @@ def _trained(r: Trained, unit: UnitPlace) -> Iterator[Path]:
     yield write_json(folder / "metrics_test.json", {"scores": r.scores, "refusal": r.refusal, "n_predictions": len(r.predictions), **tables})
     yield write_frame(folder / "preds_test.parquet", r.predictions)
     drawn = {
-        "folds": figures.folds(subject, r.folds.set_index("fold")), "calibration": figures.calibration(subject, r.calibration),
-        "deciles": figures.deciles(subject, r.deciles, unit.experiment.params.labels.horizon_bars),
-        "importance": figures.importance(subject, r.importance), "learning": figures.learning(subject, r.learning)}
+        "folds": training_figures.folds(subject, r.folds.set_index("fold")), "calibration": training_figures.calibration(subject, r.calibration),
+        "deciles": training_figures.deciles(subject, r.deciles, unit.experiment.params.labels.horizon_bars),
+        "importance": training_figures.importance(subject, r.importance), "learning": training_figures.learning(subject, r.learning)}
     for name, figure in drawn.items():
         yield save_png(figure, proof / f"training_{name}.png")
 

@@ -99,10 +99,15 @@ class Holder(ABC):
             raise InputError(f"{self!r}: stage '{name}' has not run, or its files were damaged; run the issue again")
         return load(self.stage(name).result, folder)
 
+    @property
+    def drawn_by(self) -> str:
+        "Hash over what turns results into artefacts."
+        return code_digest(publish)
+
     def is_current(self, name: str) -> bool:
         "Whether the last result of a stage still holds: same key, kept files, artefacts drawn by this code and as they were written."
         kept = self.state.get(name)
-        if self.force or not kept or kept["key"] != self.key(name) or kept["drawn_by"] != code_digest(publish):
+        if self.force or not kept or kept["key"] != self.key(name) or kept["drawn_by"] != self.drawn_by:
             return False
         if not self.cache.find(name, kept["key"]):
             return False
@@ -120,7 +125,7 @@ class Holder(ABC):
             folder = self.cache.keep(name, key, stage.compute(self, *(self.load(need) for need in stage.needs)))
         result = load(stage.result, folder)  # what is shown is what was kept
         artefacts = {f.relative_to(self.folder).as_posix(): file_digest(f) for f in sorted(publish(result, self))}
-        write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": code_digest(publish), "artefacts": artefacts}})
+        write_json(self.folder / "stages.json", self.state | {name: {"key": key, "drawn_by": self.drawn_by, "artefacts": artefacts}})
         return result
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #6d62a872
@@ -194,6 +199,12 @@ class Unit(Holder):
         return write_json(self.folder / self.file_name, {
             "issue": self.issue, "title": self.title, "coin": x.coin, "timeframe": x.timeframe, "params": x.params,
             "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "threads": self.threads, "home": self.settings.home})
+
+    @property
+    def drawn_by(self) -> str:
+        "Criteria and red flags too: they are told of a result, not part of it."
+        v = self.experiment.params.validation
+        return digest([super().drawn_by, v.criteria, v.red_flags])
 
     @cached_property
     def store(self) -> Store | None:

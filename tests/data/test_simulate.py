@@ -11,7 +11,9 @@ from pandas.testing import assert_frame_equal
 
 from cryptoalgo.core.clock import timeframe_ms, to_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.core.sections import SimulatorParams
+from cryptoalgo.core.sections import LabelParams, SimulatorParams, TurningPointParams
+from cryptoalgo.features.labels import make_labels
+from cryptoalgo.features.turning_points import turning_points
 from cryptoalgo.data.simulate import FUNDING_CAP, FUNDING_H, HALF_LIFE_H, NEWS_H, NEWS_VARIANCE, SimulatedMarket, edge_per_hour, simulate
 
 COINS = ["BTC", "ETH", "SOL", "XRP", "DOGE"]
@@ -29,6 +31,16 @@ def frames(market: SimulatedMarket, coin: str) -> list[pd.DataFrame]:
 def test_a_coin_depends_on_seed_and_name_alone_and_a_longer_market_begins_with_the_shorter(seed, days, more, edge):
     short = simulate(SimulatorParams(seed=seed, days=days, edge={"ETH": edge}), ["ETH"])
     long = simulate(SimulatorParams(seed=seed, days=days + more, edge={"ETH": edge, "BTC": 9.0}), ["SOL", "ETH", "BTC"])
+    for a, b in zip(frames(short, "ETH"), frames(long, "ETH")):
+        assert_frame_equal(a, b.iloc[: len(a)], check_exact=True)
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**40), days=st.integers(30, 60), least=st.integers(2, 12), beyond=st.floats(0, 20))
+def test_so_does_a_market_of_legs(seed, days, least, beyond):
+    legs = TurningPointParams(least_h=least, mean_h=least + beyond)
+    short = simulate(SimulatorParams(seed=seed, days=days, turning_points=legs), ["ETH"])
+    long = simulate(SimulatorParams(seed=seed, days=days + 20, turning_points=legs), ["BTC", "ETH"])
     for a, b in zip(frames(short, "ETH"), frames(long, "ETH")):
         assert_frame_equal(a, b.iloc[: len(a)], check_exact=True)
 
@@ -79,6 +91,7 @@ def test_frames_keep_their_contracts(timeframe):
     ({}, ["BTC", "BTC"], "1h", "each once"), ({}, [], "1h", "at least one"), ({}, ["btc/usd"], "1h", "'btc/usd'"),
     ({"edge": {"BTC": -1.0}}, ["BTC"], "1h", "-1"), ({"edge": {"BTC": float("nan")}}, ["BTC"], "1h", "nan"),
     ({"start": "2022-13-01"}, ["BTC"], "1h", "2022-13-01"), ({"start": "2022-01-01 07:00"}, ["BTC"], "1h", "UTC day"),
+    ({"edge": {"BTC": 1.0}, "turning_points": TurningPointParams()}, ["BTC"], "1h", "one or the other"),
     ({}, ["BTC"], "1d", "'1d'"), ({}, ["BTC"], "7m", "'7m'"), ({}, ["BTC"], "hourly", "'hourly'"),
 ])
 def test_what_it_cannot_take_is_named(params, coins, timeframe, word):
@@ -231,3 +244,59 @@ def test_an_edge_moves_the_body_of_the_bars_only_where_it_is_planted():
     hidden = edged.latent["BTC"]
     expected = edge_per_hour(10.0) * np.sqrt(1 + NEWS_VARIANCE) * hidden["sigma"] * hidden["signal"]
     np.testing.assert_allclose(drift, expected, atol=1e-12)
+
+
+# --- made for the turning-point criteria ------------------------------------------------------------------------------
+
+LEGS = TurningPointParams()
+
+
+def test_a_mean_leg_shorter_than_the_least_is_refused():
+    with pytest.raises(ValueError, match="mean_h must not be below least_h"):
+        TurningPointParams(least_h=12, mean_h=8)
+
+
+def test_the_market_of_legs_moves_the_price_and_nothing_else():
+    plain, legs = (simulate(SimulatorParams(seed=8, days=200, turning_points=t), ["BTC"]) for t in (None, LEGS))
+    for name in ("funding", "open_interest"):
+        a, b = getattr(plain, name)["BTC"], getattr(legs, name)["BTC"]
+        assert_frame_equal(a, b, check_exact=True)
+    for ticker in plain.macro:
+        assert_frame_equal(plain.macro[ticker], legs.macro[ticker], check_exact=True)
+    assert "leg" not in plain.latent["BTC"] and list(legs.latent["BTC"])[:-1] == list(plain.latent["BTC"])
+    hidden = legs.latent["BTC"]
+    np.testing.assert_allclose(hidden["sigma"], LEGS.noise * plain.latent["BTC"]["sigma"])
+    body = np.log(legs.bars["BTC"]["close"] / legs.bars["BTC"]["open"])
+    left = (body - hidden["leg"] * hidden["sigma"] / LEGS.noise) / hidden["sigma"]  # a standard normal, jumps are outside the body
+    assert abs(left.mean()) < 0.06 and left.std() == pytest.approx(1, abs=0.03)
+
+
+def test_a_leg_lasts_at_least_so_long_and_its_end_beyond_that_is_a_surprise():
+    moves = np.concatenate([simulate(SimulatorParams(seed=s, turning_points=LEGS), ["BTC"]).latent["BTC"]["leg"] for s in range(3)])
+    begins = np.abs(moves) == LEGS.turn
+    lengths = np.diff(np.flatnonzero(begins))
+    assert lengths.min() >= LEGS.least_h and lengths.mean() == pytest.approx(LEGS.mean_h, rel=0.02)
+    ends = [np.mean(lengths[lengths > k] == k + 1) for k in range(LEGS.least_h - 1, LEGS.least_h + 4)]
+    assert max(ends) - min(ends) < 0.1  # the same chance every hour: what was says nothing of when it ends
+    sides = np.sign(moves[begins])
+    assert (sides[1:] == -sides[:-1]).mean() > 0.999  # all but where one market follows another
+
+
+def test_a_careful_trader_gets_what_is_planted_within_the_stated_error():
+    planted = [simulate(SimulatorParams(seed=seed, days=365, turning_points=LEGS), ["BTC"]).planted["BTC"] for seed in range(40)]
+    z = np.array([(p.sharpe - p.edge) / p.standard_error for p in planted])
+    assert abs(z.mean()) < 4 / np.sqrt(len(z)) and 0.6 < z.std() < 1.5
+    assert "No market is like this one" in str(planted[0]) and "134" in str(planted[0])
+
+
+def test_the_return_after_a_turn_has_two_values_there_and_any_in_the_ordinary_market():
+    labels = LabelParams(kind="turning_point_return", horizon_bars=4, up_sigma=4, down_sigma=4, vol_bars=20)
+    for turning, (least, most) in ((LEGS, (0.0, 0.35)), (None, (0.6, 1.0))):
+        bars = simulate(SimulatorParams(seed=9, days=365, turning_points=turning), ["BTC"]).bars["BTC"]
+        found = make_labels(bars, labels)
+        y = found["y"][found["y"].fillna(0) != 0]
+        assert 0.01 < len(y) / found["y"].notna().sum() < 0.2
+        assert least < y.abs().std() / y.abs().mean() < most
+        says = turning_points(bars, "1h")["direction"].reindex(y.index)
+        right = (np.sign(y) == says)[says != 0].mean()
+        assert right > 0.97 if turning else 0.4 < right < 0.6

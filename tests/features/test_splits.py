@@ -1,5 +1,7 @@
 """Every splitter keeps its gap on labels of any length; the published folds are reproduced; errors name the constraint."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,9 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.clock import from_ms, to_ms
 from cryptoalgo.core.errors import InputError
+from cryptoalgo.core.ledger import Span as Period
+from cryptoalgo.core.params import load_issue, resolve
+from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.features.splits import (
     CombinatorialPurged,
     Fold,
@@ -19,7 +24,9 @@ from cryptoalgo.features.splits import (
     spans_of,
     split_indicator,
 )
+from cryptoalgo.research.series import Experiment
 
+PARAMS = Path(__file__).resolve().parents[2] / "params"
 HOUR = 3_600_000
 DAY = 24
 
@@ -46,9 +53,19 @@ def labelled_rows(draw):
 
 splitters = st.one_of(
     st.builds(WalkForward, st.sampled_from(["anchored", "sliding"]), st.integers(1, 8), st.integers(1, 5), st.integers(0, 30)),
-    st.builds(PurgedKFold, st.integers(2, 6), st.integers(0, 30)),
-    st.integers(3, 6).flatmap(lambda n: st.builds(CombinatorialPurged, st.just(n), st.integers(1, 2), st.integers(0, 30))),
+    st.builds(PurgedKFold, st.integers(2, 6), st.integers(0, 30), st.sampled_from(["strict", "book"])),
+    st.integers(3, 6).flatmap(lambda n: st.builds(CombinatorialPurged, st.just(n), st.integers(1, 2), st.integers(0, 30),
+                                                  st.sampled_from(["strict", "book"]))),
 )
+
+
+def gaps(splitter):
+    "What must lie before and after a test block, in milliseconds; the book's rule tolerates one bar on each side."
+    embargo = splitter.embargo_bars * HOUR
+    if isinstance(splitter, WalkForward):
+        return embargo, None
+    slack = HOUR if splitter.rule == "book" else 0
+    return -slack, embargo - slack
 
 
 @settings(max_examples=200, deadline=None)
@@ -56,17 +73,16 @@ splitters = st.one_of(
 def test_no_training_label_shares_a_bar_with_a_test_block_and_the_gap_is_kept(data, splitter):
     t_start, t_end, event_time = data
     opens, starts, ends, known = to_ms(event_time), to_ms(t_start), to_ms(t_end), t_end.notna().to_numpy()
-    embargo = splitter.embargo_bars * HOUR
-    forward = isinstance(splitter, WalkForward)
+    least_before, least_after = gaps(splitter)
     for fold in splitter.split(*data):
         train = fold.train_rows()
         assert train.size and known[train].all() and not np.intersect1d(train, fold.test_rows()).size
         for a, b in fold.test:
             known_by = max(ends[a:b][known[a:b]].max(initial=0), opens[b - 1] + HOUR)
             before, after = train[train < a], train[train >= b]
-            assert (ends[before] <= opens[a] - (embargo if forward else 0)).all()
-            assert (starts[after] >= known_by + embargo).all()
-            assert not (forward and after.size)
+            assert (ends[before] <= opens[a] - least_before).all()
+            assert not after.size if least_after is None else (starts[after] >= known_by + least_after).all()
+        assert fold.gap_before_ms == least_before and fold.gap_after_ms == (least_before if least_after is None else least_after)
 
 
 @settings(max_examples=100, deadline=None)
@@ -74,13 +90,13 @@ def test_no_training_label_shares_a_bar_with_a_test_block_and_the_gap_is_kept(da
 def test_nothing_is_purged_that_need_not_be(data, splitter):
     t_start, t_end, event_time = data
     opens, starts, ends, known = to_ms(event_time), to_ms(t_start), to_ms(t_end), t_end.notna().to_numpy()
-    embargo = splitter.embargo_bars * HOUR
-    forward = isinstance(splitter, WalkForward)
+    least_before, least_after = gaps(splitter)
+    forward = least_after is None
     for fold in splitter.split(*data):
         clear = known.copy()
         for a, b in fold.test:
             known_by = max(ends[a:b][known[a:b]].max(initial=0), opens[b - 1] + HOUR)
-            clear &= (ends <= opens[a] - (embargo if forward else 0)) | (not forward and starts >= known_by + embargo)
+            clear &= (ends <= opens[a] - least_before) | (not forward and starts >= known_by + (least_after or 0))
             clear[a:b] = False
             if forward and splitter.mode == "sliding":
                 train = opens[fold.train_rows()]
@@ -128,34 +144,57 @@ def test_purge_is_never_silently_nothing():
             assert table["gap_hours"].isna().all() or (table["gap_hours"] >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["purged_kfold.n20_k4_h3_e2", "purged_kfold.n10_k5_h1_e0"])
-@pytest.mark.parametrize(("rule", "key"), [("strict", "strict_no_shared_bar"), ("book", "book")])
-def test_reference_purged_kfold(reference, name, rule, key):
-    entry = reference(name)
-    x = entry["inputs"]
-    folds = PurgedKFold(x["k"], x["embargo_bars"], rule).split(*rows(x["n"], x["label_end"]))
-    got = [{"test": f.test_rows().tolist(), "train": f.train_rows().tolist()} for f in folds]
-    assert got == entry["expected"][key]
-
-
-@pytest.mark.parametrize("name", ["n12_f3_k2_p1_e0", "n12_f3_k2_p0_e1", "n18_f4_k2_p1_e1"])
-def test_reference_cpcv(reference, name):
-    entry = reference(f"cpcv.skfolio.{name}")
-    x, expected = entry["inputs"], entry["expected"]
-    splitter = CombinatorialPurged(x["n_folds"], x["n_test_folds"], x["embargo_size"])
-    folds = splitter.split(*rows(x["n"], np.arange(x["n"]) + x["purged_size"]))
-    got = [{"train": f.train_rows().tolist(), "tests": [list(range(*s)) for s in f.test]} for f in folds]
-    assert got == expected["splits"] and len(folds) == splitter.n_splits == expected["n_splits"]
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
+def test_every_path_has_every_block_once_and_every_answer_is_used_once(sizes):
+    n, k = sizes
+    splitter = CombinatorialPurged(n, k)
+    folds = splitter.split(*rows(40 * n, np.arange(40 * n)))
+    blocks = sorted({span for fold in folds for span in fold.test})
     paths = splitter.paths()
-    assert paths.tolist() == expected["recombined_paths"] and splitter.n_paths == expected["n_paths"]
-    path_ids = [[p for row in paths for p, split in enumerate(row) if split == s] for s in range(splitter.n_splits)]
-    assert path_ids == expected["path_ids"]
+    assert paths.shape == (n, splitter.n_paths) and len(folds) == splitter.n_splits and len(blocks) == n
+    assert blocks[0].start == 0 and blocks[-1].stop == 40 * n and all(a.stop == b.start for a, b in zip(blocks, blocks[1:]))
+    for path in paths.T:  # the split that answers for a block is one that was tested on it
+        assert all(blocks[f] in folds[split].test for f, split in enumerate(path))
+    answers = [(split, f) for f, row in enumerate(paths) for split in row]
+    assert sorted(answers) == sorted((fold.number, blocks.index(span)) for fold in folds for span in fold.test)
 
 
-def test_reference_number_of_paths(reference):
-    entry = reference("cpcv.n_paths")
-    for (n, k), (n_splits, n_paths) in zip(entry["inputs"]["pairs"], entry["expected"]):
-        assert (CombinatorialPurged(n, k).n_splits, CombinatorialPurged(n, k).n_paths) == (n_splits, n_paths)
+RULES = {"book": "book", "strict_no_shared_bar": "strict"}  # name in the entries: ours
+
+
+def test_reference_purged_kfold(references):
+    for entry in references("purged_kfold."):
+        x = entry["inputs"]
+        assert entry["expected"].keys() <= RULES.keys()
+        for key, want in entry["expected"].items():
+            folds = PurgedKFold(x["k"], x["embargo_bars"], RULES[key]).split(*rows(x["n"], x["label_end"]))
+            got = [{"test": f.test_rows().tolist(), "train": f.train_rows().tolist()} for f in folds]
+            assert got == want, (entry["name"], key)
+
+
+def test_reference_cpcv(references):
+    for entry in references("cpcv."):
+        x, expected, name = entry["inputs"], entry["expected"], entry["name"]
+        if "pairs" in x:
+            sizes = [[s.n_splits, s.n_paths] for s in (CombinatorialPurged(n, k) for n, k in x["pairs"])]
+            assert sizes == expected, name
+            continue
+        splitter = CombinatorialPurged(x["n_folds"], x["n_test_folds"], x["embargo_size"])
+        folds = splitter.split(*rows(x["n"], np.arange(x["n"]) + x["purged_size"]))
+        got = [{"train": f.train_rows().tolist(), "tests": [list(range(*s)) for s in f.test]} for f in folds]
+        assert got == expected["splits"] and len(folds) == splitter.n_splits == expected["n_splits"], name
+        paths = splitter.paths()
+        assert paths.tolist() == expected["recombined_paths"] and splitter.n_paths == expected["n_paths"], name
+        path_ids = [[p for row in paths for p, split in enumerate(row) if split == s] for s in range(splitter.n_splits)]
+        assert path_ids == expected["path_ids"], name
+
+
+def test_the_experiment_demands_an_embargo_as_long_as_the_label_and_the_splitter_does_not():
+    x = resolve(PARAMS, load_issue(PARAMS / "issues" / "001-demo.yaml"), "BTC", ["splits.embargo_bars=23"])
+    with pytest.raises(InputError, match="embargo_bars = 23 for BTC: an embargo is at least the label's horizon; set it to 36"):
+        Experiment("BTC", "1h", x, load_costs(PARAMS / "venues.yaml", x.costs), Period(0, 0))
+    assert WalkForward("anchored", 4, 2, 0).split(*PLAIN)
 
 
 @given(st.lists(st.booleans(), max_size=60))
