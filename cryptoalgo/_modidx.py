@@ -2263,6 +2263,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.train': ( '5_research/experiment.html#train',
                                                                                           'cryptoalgo/research/experiment.py'),
+                                                'cryptoalgo.research.experiment.warm_up': ( '5_research/experiment.html#warm_up',
+                                                                                            'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.why_idle': ( '5_research/experiment.html#why_idle',
                                                                                              'cryptoalgo/research/experiment.py')},
             'cryptoalgo.research.portfolio': { 'cryptoalgo.research.portfolio.Member': ( '5_research/portfolio.html#member',
