@@ -278,7 +278,8 @@ def backtest(
     if decisions is not None:
         if issue or coins or timeframe or sets:
             raise InputError("--decisions: a table says all there is to decide; leave out the issue, --coins, --timeframe and --set")
-        return _of_table(decisions, bars or [], funding or [], config, as_json)
+        _of_table(decisions, bars or [], funding or [], config, as_json)
+        return
     if bars or config or funding:
         raise InputError("--bars, --funding and --config go with a table; add --decisions FILE, or leave them out")
     from cryptoalgo.core.settings import load_settings
