@@ -2602,6 +2602,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.train': ( '5_research/experiment.html#train',
                                                                                           'cryptoalgo/research/experiment.py'),
+                                                'cryptoalgo.research.experiment.warm_up': ( '5_research/experiment.html#warm_up',
+                                                                                            'cryptoalgo/research/experiment.py'),
                                                 'cryptoalgo.research.experiment.why_idle': ( '5_research/experiment.html#why_idle',
                                                                                              'cryptoalgo/research/experiment.py')},
             'cryptoalgo.research.objective': { 'cryptoalgo.research.objective.Fold': ( '5_research/objective.html#fold',

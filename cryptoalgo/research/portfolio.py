@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..core.clock import timeframe_ms
 from ..core.errors import InputError
-from .experiment import engine_config
+from .experiment import engine_config, warm_up
 from .series import Experiment, Series
-from ..trading.engine import Backtest, EngineConfig, Size, backtest, daily_returns
+from ..trading.config import EngineConfig, Size
+from ..trading.engine import Backtest, backtest, daily_returns
 from ..trading.diagnostics import diagnose, waterfall, with_outcomes
 from ..trading.performance import metrics
 from ..trading.rules import rank_coins
@@ -57,8 +57,7 @@ def _joint(members: Mapping[str, Member], asked: pd.DataFrame) -> Backtest:
     configs = {s: _share(engine_config(m.experiment), len(members)) for s, m in members.items()}
     first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
     funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
-    bar = max(pd.Timedelta(milliseconds=timeframe_ms(m.experiment.timeframe)) for m in members.values())
-    warm = first - (max(m.experiment.params.labels.vol_bars for m in members.values()) + 2) * bar  # for σ at the first decision
+    warm = first - max(warm_up(m.experiment) for m in members.values())
     result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
     return replace(result, equity=result.equity[result.equity.index >= first])
 

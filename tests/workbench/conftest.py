@@ -14,9 +14,9 @@ SMALL = {
     "data": {"source": "simulator", "venue": "simulator", "funding_venue": "simulator", "oi_venue": "simulator"},
     "costs": {"venue": "simulator"},
     "splits": {"min_train_days": 120, "n_folds": 2},
-    "model": {"n_estimators": 20, "max_depth": 3, "num_leaves": 8, "min_child_samples": 50, "min_auc": 0.5},
-    "labels": {"target_sigma": 1.8},
-    "rules": {"archetype": None, "threshold": 0.55, "vol_mult_tp": 4.0, "vol_mult_sl": 4.0, "cooldown_bars": 0, "max_hold_bars": 24,
+    "model": {"name": "lightgbm", "n_estimators": 20, "max_depth": 3, "num_leaves": 8, "min_child_samples": 50, "min_auc": 0.5},
+    "labels": {"kind": "triple_barrier"},
+    "rules": {"archetype": None, "side": "model", "threshold": 0.55, "vol_mult_tp": 4.0, "vol_mult_sl": 4.0, "cooldown_bars": 0, "max_hold_bars": 24,
               "filters": dict.fromkeys(("min_sigma", "max_sigma", "min_momentum", "trend_bars", "max_funding_z", "max_spread", "regimes", "max_correlation"))
               | {"same_sign": False, "margin": 0.0}, "breakeven_sigma": None, "trail_sigma": None, "size": {"notional_usd": 50_000.0, "profile": False}},
     "validation": {"holdout_interval_days": 60, "holdout_days": 40, "bootstrap_paths": 200},
