@@ -26,10 +26,12 @@ from .histogram import HistGradientBoosting
 from .learners import Learner
 from .linear import Logistic, Ridge
 from .samples import Sample, longest_label
+from .sequence import Attention
 
 # %% ../../nbs/3_models/31f_members.ipynb #b5776b5a
 LEARNERS: dict[str, type[Learner]] = {
-    "ridge": Ridge, "logistic": Logistic, "lightgbm": LightGBM, "xgboost": XGBoost, "hist_gradient_boosting": HistGradientBoosting}
+    "ridge": Ridge, "logistic": Logistic, "lightgbm": LightGBM, "xgboost": XGBoost, "hist_gradient_boosting": HistGradientBoosting,
+    "attention": Attention}
 
 
 def learner_of(

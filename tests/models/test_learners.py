@@ -19,7 +19,9 @@ from cryptoalgo.models.calibration import CALIBRATORS, Isotonic, Platt
 from cryptoalgo.models.histogram import MISSING, HistGradientBoosting, Trees, grown
 from cryptoalgo.models.learners import Rows, one_thread, rows_of
 from cryptoalgo.models.linear import Logistic, Ridge
-from cryptoalgo.models.members import LEARNERS
+from cryptoalgo.models.members import LEARNERS as ALL
+
+LEARNERS = {name: kind for name, kind in ALL.items() if name != "attention"}  # it looks at many rows and has tests of its own
 
 
 def same(value, n=1):

@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 
 from cryptoalgo.core.errors import FitError, InputError
 from cryptoalgo.core.sections import ModelParams, SequenceParams
+from cryptoalgo.features.splits import WalkForward
 from cryptoalgo.models.encoder import FLOOR, whole
+from cryptoalgo.models.estimators import Model
 from cryptoalgo.models.learners import Rows
 from cryptoalgo.models.sequence import LAST_PART, Attention, split_window, within_memory
 from cryptoalgo.models.sequence_preflight import sequence_preflight
+from cryptoalgo.models.training import walk_forward
 
 BARS, LAG = 8, 5
 TINY = SequenceParams(encoder_bars=BARS, hidden=16, heads=2, dropout=0.1, batch=64, epochs=4, learning_rate=5e-3)
@@ -450,6 +453,49 @@ def test_onnx_answers_as_torch_does(who, request):
     np.testing.assert_allclose(answers, learner.forecast(Rows(matrix, NAMES, at)), rtol=1e-5, atol=1e-5)
     (one,) = session.run(None, {"window": matrix[None, :BARS]})
     np.testing.assert_allclose(one, answers[:1], atol=1e-6)
+
+
+# ── as a model
+
+@pytest.fixture
+def small(params):
+    return lambda task="direction", **changes: params(name="attention", task=task, min_auc=0.0, calibration_folds=2, sequence=SequenceParams(
+        encoder_bars=BARS, hidden=16, heads=2, batch=64, epochs=3, learning_rate=5e-3), **changes)
+
+
+@pytest.mark.parametrize("task", ["direction", "return"])
+def test_a_model_of_it_answers_is_saved_and_read_back(task, deep, small, rows, tmp_path):
+    features, labels = rows(1500, seed=4, skill=3.0)  # a plain edge, that 380 later rows cannot hide
+    model = Model(small(task), 3).fit(features[:1000], labels[:1000])
+    said = model.answers(features)
+    assert model.refusal_ is None and model.validation_.low > 0.5
+    assert np.flatnonzero(np.isnan(said.prob)).tolist() == list(range(BARS - 1))
+    up, later = labels["ret"].to_numpy() > 0, np.arange(1100, 1480)
+    assert np.mean((said.prob[later] > np.nanmedian(said.prob)) == up[later]) > 0.6
+    assert np.isfinite(said.yhat[later]).all() == (task == "return")
+    again = Model.load(model.save(tmp_path))
+    assert again.model_id_ == model.model_id_ and np.array_equal(again.answers(features), said, equal_nan=True)
+    held = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(held[:-1])
+    with pytest.raises(InputError, match=r"model\.pt"):
+        Model.load(tmp_path)
+
+
+def test_a_walk_is_the_same_for_one_worker_and_two(deep, small, rows):
+    features, labels = rows(1500, seed=4)
+    folds = WalkForward("anchored", 25, 2, 12).split(labels["t_start"], labels["t_end"], pd.DatetimeIndex(labels.index))
+    walks = [walk_forward(features, labels, folds, small(), 3, workers=n) for n in (1, 2)]
+    pd.testing.assert_frame_equal(walks[0].predictions, walks[1].predictions, check_exact=True)
+    assert walks[0].folds["model_id"].tolist() == walks[1].folds["model_id"].tolist() and not walks[0].refusals
+    answered = walks[0].predictions  # windows of the first test rows reach back into the training rows
+    assert len(answered) == sum(fold.test_rows().size for fold in folds)
+
+
+def test_a_fit_without_numbers_reaches_who_asked_for_it(deep, small, rows):
+    features, labels = rows(600)
+    wild = small().model_copy(update={"sequence": TINY.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(FitError, match="loss became"):
+        Model(wild, 1).fit(features, labels)
 
 
 # ── preflight
