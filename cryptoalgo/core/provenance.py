@@ -158,7 +158,7 @@ def code_digest(
     return digest(sorted((*key, source) for key, source in seen.items()))
 
 # %% ../../nbs/0_core/03_provenance.ipynb #1c11c7d8
-LIBRARIES = ("numpy", "pandas", "scipy", "numba", "llvmlite", "lightgbm", "scikit-learn", "pyarrow", "matplotlib")
+LIBRARIES = ("numpy", "pandas", "scipy", "numba", "llvmlite", "lightgbm", "xgboost", "scikit-learn", "pyarrow", "matplotlib")
 
 
 def environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core.clock import timeframe_ms
 from ..models.estimators import Model, learning_curve
+from ..models.samples import outcomes
 from ..models.scores import as_plain, calibration_bins, deciles
 from ..models.training import Training, final_fit, walk_forward
 from .dataset import Dataset, Development, folds_of
@@ -27,7 +28,7 @@ from ..trading.rules import decide
 @dataclass(frozen=True)
 class Trained:
     "p30: out-of-sample answers, their scores, and the model that will sit the exam."
-    predictions: pd.DataFrame  # prob, fold, model_id
+    predictions: pd.DataFrame  # prob, yhat, spread, fold, model_id
     scores: dict[str, Any]  # by name: value, low, high, …
     folds: pd.DataFrame  # a row per fold: rows, times, model id or why it was refused, ic and auc with their intervals
     importance: pd.DataFrame  # feature, gain, share: of the final model
@@ -67,7 +68,7 @@ def train(x: Experiment, dataset: Dataset) -> Trained:
     p, features, labels = x.params, dataset.features, dataset.labels
     training = walk_forward(features, labels, folds_of(x, labels), p.model, p.seed)
     answers = training.predictions
-    known = labels.loc[answers.index]
+    known = outcomes(labels).loc[answers.index]
     told = (known["y"].notna() & (known["y"] != 0)).to_numpy()
     model = final_fit(features, labels, p.model, p.seed)
     refusal = model.refusal_.reason if model.refusal_ else None

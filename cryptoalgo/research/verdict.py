@@ -18,6 +18,8 @@ from ..core.evidence import judge, verdict_paragraph
 from ..core.ledger import TrialView
 from ..core.statistics import dsr, moments, psr, sharpe
 from ..features.labels import make_labels
+from ..models.learners import rows_of
+from ..models.samples import outcomes
 from ..models.scores import as_plain, score
 from .dataset import Development, features_fn, prepare
 from .experiment import Tested, Trained, first_test, run_costs
@@ -66,12 +68,12 @@ def _exam_answers(x: Experiment, series: Series, trained: Trained) -> tuple[pd.D
     "The final model's answers on the holdout, and their scores."
     features = features_fn(x)(series.bars, series.published)
     inside = to_ms(features.index) >= x.exam.start_ms
-    labels = make_labels(series.bars, x.params.labels)[inside]
+    known = outcomes(make_labels(series.bars, x.params.labels)[inside])
     if trained.model is None:
         return trained.predictions.iloc[:0], {}
-    prob = trained.model.predict_proba(features[inside])
-    answers = pd.DataFrame({"prob": prob, "fold": -1, "model_id": trained.model.model_id_}, features.index[inside])
-    return answers, as_plain(score(answers["prob"], labels["y"], labels["ret"], x.params.labels.horizon_bars))
+    said = trained.model.answers(rows_of(features).take(np.flatnonzero(inside)))
+    answers = pd.DataFrame({**said._asdict(), "fold": -1, "model_id": trained.model.model_id_}, features.index[inside])
+    return answers, as_plain(score(answers["prob"], known["y"], known["ret"], x.params.labels.horizon_bars))
 
 # %% ../../nbs/5_research/52_verdict.ipynb #27c21767
 def _resampled(x: Experiment, daily: pd.Series, compounds: bool) -> tuple[dict[str, Any], np.ndarray]:

@@ -6,6 +6,8 @@
 __all__ = ['SAMPLE', 'Writer', 'WRITERS', 'as_text', 'rows', 'Place', 'UnitPlace', 'BasketPlace', 'publish', 'deliverables']
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #4bd78d07
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,8 +99,17 @@ def _dataset(r: Dataset, unit: UnitPlace) -> Iterator[Path]:
     yield save_png(figures.label_balance(subject, r.labels), proof / "features_labels.png")
 
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #0bda957f
+def _forget_model(folder: Path) -> None:
+    "Remove the files of an earlier model, whatever its learners called them: its description lists them."
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for name in json.loads((folder / "model.json").read_text(encoding="utf-8"))["sha256"]:
+            if (folder / name).resolve().is_relative_to(folder.resolve()):
+                (folder / name).unlink(missing_ok=True)
+
+
 def _trained(r: Trained, unit: UnitPlace) -> Iterator[Path]:
     proof, subject, folder = unit.folder / "proof", _of(unit), unit.folder
+    _forget_model(folder)
     if r.model is not None:
         r.model.save(folder)
         yield from (folder / name for name in r.model.files())
@@ -181,7 +192,7 @@ Writer = Callable[[Any, Any], Iterator[Path]]
 WRITERS: dict[type, tuple[Writer, tuple[str, ...]]] = {
     Development: (_development, ("qa.json", "qa.csv", "proof/data_*.png")),
     Dataset: (_dataset, ("leakage.json", "dataset_qa.json", "dataset_qa.csv", "proof/features_*.png")),
-    Trained: (_trained, ("model.txt", "model.json", "calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
+    Trained: (_trained, ("model.[jpt]*", "**/calibrator.json", "metrics_test.json", "preds_test.parquet", "proof/training_*.png")),
     Tested: (_tested, ("backtest_metrics.json", "diagnostics.json", "trades.csv", "equity.csv", "equity_curve.png", "proof/backtest_*.png")),
     Verdict: (_verdict, ("readiness.json", "robustness.json", "holdout_metrics.json", "preds_holdout.parquet", "holdout_trades.csv",
                          "proof/validation_*.png", "proof/prediction_*.png")),

@@ -12,9 +12,10 @@ from scipy.special import expit
 
 from cryptoalgo.core.clock import to_ms
 from cryptoalgo.core.errors import InputError
-from cryptoalgo.models import estimators
+from cryptoalgo.models import members
 from cryptoalgo.models.estimators import Model, learning_curve, longest_label
-from cryptoalgo.models.learners import LightGBM, rows_of
+from cryptoalgo.models.boosting import LightGBM
+from cryptoalgo.models.learners import rows_of
 from cryptoalgo.models.scores import auc, ece
 
 
@@ -24,7 +25,8 @@ def fitted(rows, params):
     return Model(params(), 42).fit(features, labels)
 
 
-@pytest.mark.parametrize("name, calibration", [("lightgbm", "isotonic"), ("lightgbm", "platt"), ("logistic", "isotonic")])
+@pytest.mark.parametrize("name, calibration", [("lightgbm", "isotonic"), ("lightgbm", "platt"), ("logistic", "isotonic"),
+                                               ("ridge", "platt"), ("xgboost", "isotonic"), ("hist_gradient_boosting", "isotonic")])
 def test_saved_and_read_back_bit_for_bit(name, calibration, rows, params, tmp_path):
     features, labels = rows()
     model = Model(params(name=name, calibration=calibration), 42).fit(features, labels)
@@ -32,7 +34,7 @@ def test_saved_and_read_back_bit_for_bit(name, calibration, rows, params, tmp_pa
     assert np.array_equal(again.predict_proba(features), model.predict_proba(features))
     assert again.model_id_ == model.model_id_
     assert again.files() == model.files()
-    assert {p.name for p in (tmp_path / "new" / "model").iterdir()} == {model.learner_.file, "calibrator.json", "model.json"}
+    assert {p.name for p in (tmp_path / "new" / "model").iterdir()} == {model.members_[0].learner_.file, "calibrator.json", "model.json"}
     pd.testing.assert_frame_equal(again.importance_, model.importance_)
 
 
@@ -73,22 +75,22 @@ def test_no_label_of_a_calibration_fold_overlaps_its_test_block(rows, params, mo
     seen = []
 
     class Spy(LightGBM):
-        def fit(self, rows, up, weight):
+        def fit(self, rows, target, weight):
             seen.append(rows.at)
-            return super().fit(rows, up, weight)
+            return super().fit(rows, target, weight)
 
-    monkeypatch.setitem(estimators.LEARNERS, "lightgbm", Spy)
+    monkeypatch.setitem(members.LEARNERS, "lightgbm", Spy)
     model = Model(params(), 42).fit(features, labels)
     known = np.flatnonzero(labels["y"].fillna(0) != 0)
     start, end = (to_ms(labels[c].iloc[known]) for c in ("t_start", "t_end"))
-    assert len(model.cross_) == 3 and len(seen) == 4
-    for (_, test), matrix_rows in zip(model.cross_, seen):
+    assert len(model.members_[0].cross_) == 3 and len(seen) == 4
+    for (_, test), matrix_rows in zip(model.members_[0].cross_, seen):
         train = np.searchsorted(known, matrix_rows)
         overlap = (start[train][:, None] < end[test]) & (end[train][:, None] > start[test])
         assert not overlap.any()
         after = start[train] > end[test].max()
         assert (start[train][after] >= end[test].max() + 12 * 3_600_000).all()
-    assert np.array_equal(np.sort(np.concatenate([test for _, test in model.cross_])), np.arange(known.size))
+    assert np.array_equal(np.sort(np.concatenate([test for _, test in model.members_[0].cross_])), np.arange(known.size))
 
 
 def test_probabilities_are_meant_on_rows_not_seen(rows, params):
@@ -97,7 +99,7 @@ def test_probabilities_are_meant_on_rows_not_seen(rows, params):
     past, later = known & (np.arange(9000) < 6000), known & (np.arange(9000) > 6000)
     model = Model(params(n_estimators=150, num_leaves=16, max_depth=5), 1).fit(features[past], labels[past])
     prob, up = model.predict_proba(features[later]), (labels["y"][later] > 0).to_numpy()
-    raw = expit(model.learner_.margin(rows_of(features[later]).values))
+    raw = expit(model.members_[0].learner_.margin(rows_of(features[later])))
     assert ece(prob, up).value < 0.05 and ece(prob, up).value < ece(raw, up).value
     assert auc(prob, up).low > 0.55
 

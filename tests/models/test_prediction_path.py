@@ -46,7 +46,8 @@ def test_the_contract_names_the_whole_path_and_all_that_is_for_training():
     path, barred = contract()["source_modules"], contract()["forbidden_modules"]
     assert {f"cryptoalgo.features.{m}" for m in ("labels", "turning_points", "weights", "leakage")} <= set(barred)
     assert {f"cryptoalgo.{m}" for m in ("features.registry", "features.ohlcv", "features.shared", "features.context",
-                                        "models.learners", "models.estimators")} <= set(path)
+                                        *(f"models.{m}" for m in ("learners", "linear", "boosting", "histogram", "calibration", "samples",
+                                                                   "members", "ensembles", "estimators")))} <= set(path)
 
 
 def test_a_fresh_interpreter_on_the_prediction_path_holds_no_training_only_module():

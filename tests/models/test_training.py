@@ -1,5 +1,9 @@
 "Walking forward: answers out of sample, deaf to what comes later, and a table that says why a fold is silent."
 
+import multiprocessing
+import re
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +11,8 @@ import pytest
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.features.splits import CombinatorialPurged, PurgedKFold, WalkForward
 from cryptoalgo.models.estimators import Model
-from cryptoalgo.models.training import final_fit, walk_forward
+from cryptoalgo.models.samples import directed
+from cryptoalgo.models.training import KEPT, Bins, final_fit, walk_forward
 
 
 def split(labels, mode="anchored", n_folds=3, days=60):
@@ -106,7 +111,7 @@ def test_a_refused_fold_is_silent_and_says_why(rows, params):
 def test_all_refused_is_an_empty_answer(rows, params):
     features, labels = rows()
     t = walk_forward(features, labels, split(labels), params(min_rows=10_000), 42)
-    assert t.predictions.empty and list(t.predictions) == ["prob", "fold", "model_id"] and len(t.refusals) == 3
+    assert t.predictions.empty and list(t.predictions) == ["prob", "yhat", "spread", "fold", "model_id"] and len(t.refusals) == 3
     assert t.scores["overall"]["auc"].value is None
     assert final_fit(features, labels, params(min_rows=10_000), 42).refusal_.rule == "min_rows"
 
@@ -134,3 +139,90 @@ def test_labels_of_other_bars_are_refused(rows, params):
     features, labels = rows()
     with pytest.raises(InputError, match="on other bars"):
         walk_forward(features, labels.shift(freq="1h"), split(labels), params(), 42)
+
+
+def same(a, b):
+    "Two walks left the same bytes."
+    pd.testing.assert_frame_equal(a.predictions, b.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(a.folds, b.folds, check_exact=True)
+    assert a.scores == b.scores
+    return True
+
+
+MANY = {"name": "stack", "members": ("lightgbm", "ridge", "xgboost", "hist_gradient_boosting", "logistic"), "offsets_days": (0, 3), "n_estimators": 4}
+
+
+@pytest.mark.parametrize("change", [{}, MANY, {"task": "return", "quantised": True}])
+def test_workers_change_nothing_but_the_time(change, rows, params):
+    features, labels = rows()
+    folds, told = split(labels, n_folds=4), []
+    one = walk_forward(features, labels, folds, params(**change), 42)
+    assert same(one, walk_forward(features, labels, folds, params(**change), 42, lambda done, n: told.append((done, n)), workers=2))
+    assert told == [(k, 4) for k in range(1, 5)]
+    with ThreadPoolExecutor(3) as pool:
+        assert same(one, walk_forward(Bins(features), labels, folds, params(**change), 42, executor=pool))
+        assert pool.submit(int, "1").result() == 1  # it is the caller's to close
+
+
+def test_processes_learn_the_same_bytes_and_a_fork_is_refused(rows, params):
+    features, labels = rows(1500)
+    folds = split(labels, days=30)
+    one = walk_forward(features, labels, folds, params(**MANY), 42)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
+        assert same(one, walk_forward(features, labels, folds, params(**MANY), 42, executor=pool))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool, pytest.raises(InputError, match="forkserver"):
+        walk_forward(features, labels, folds, params(), 42, executor=pool)
+    with pytest.raises(InputError, match="workers = 0"):
+        walk_forward(features, labels, folds, params(), 42, workers=0)
+
+
+def test_reused_bins_are_as_good_as_fresh_ones(rows, params):
+    "Whatever was walked before on the same rows, with other windows, bins, learners or seeds, and however much was forgotten since."
+    features, labels = rows(4000)
+    features.iloc[:1700, 5] = np.nan
+    folds = split(labels, n_folds=4)
+    fresh = {name: walk_forward(features, labels, folds, params(name=name, n_estimators=8), 42) for name in ("lightgbm", "hist_gradient_boosting")}
+    bins = Bins(features)
+    assert len({id(origin) for origin in bins.plan([f.train_rows() for f in folds])}) > 1
+    before = [(labels, folds[2:], {}, 42), (labels, split(labels, "sliding", 3), {"max_bin": 15}, 42), (labels, folds, {"max_bin": 15}, 7)]
+    for other, some, change, seed in before:
+        for name in fresh:
+            walk_forward(bins, other, some, params(**{"name": name, "n_estimators": 8, **change}), seed)
+        for name, want in fresh.items():
+            assert same(want, walk_forward(bins, labels, folds, params(name=name, n_estimators=8), 42, workers=2))
+    assert len(bins._kept) <= KEPT
+
+
+def test_a_meta_label_learns_and_scores_success(rows, params):
+    features, labels = rows()
+    side = np.where(np.arange(len(labels)) % 5 == 0, 0.0, np.sign(features["feature_0"].to_numpy("float64")))
+    right = labels.assign(y=(side * labels["ret"] > 0).astype("float64"), side=side)
+    right.loc[(side == 0) | labels["t_end"].isna(), ["y", "ret", "t_start", "t_end"]] = None
+    t = walk_forward(features, right, split(right), params(), 42)
+    learned = right.loc[right["y"].notna()]
+    assert t.folds["train_rows"].iloc[-1] < len(learned) and (t.folds["train_positives"] < t.folds["train_rows"]).all()
+    known = right.loc[t.predictions.index].dropna(subset=["y"])
+    assert t.scores["overall"]["auc"].n == len(known)
+    assert t.predictions["prob"].mean() == pytest.approx(learned["y"].mean(), abs=0.06)
+    assert len(t.predictions) == sum(f.test_rows().size for f in split(right))  # every row is answered, voted or not
+    assert final_fit(features, right, params(), 42).trained_["rows"] == len(learned)
+
+
+def test_a_return_is_learned_from_zeros_too_and_becomes_a_probability(rows, params):
+    features, labels = rows()
+    amounts = labels.assign(y=(labels["ret"] / 0.01).where(labels["y"] != 0, 0.0).where(labels["y"].notna()))
+    t = walk_forward(features, amounts, split(labels), params(task="return"), 42)
+    assert t.refusals == {} and np.isfinite(t.predictions["yhat"]).all() and t.predictions["prob"].between(0, 1).all()
+    assert t.scores["overall"]["auc"].low > 0.5
+    last = split(labels)[-1]
+    assert t.folds["train_rows"].iloc[-1] == amounts["y"].iloc[last.train_rows()].notna().sum() > directed(amounts.iloc[last.train_rows()]).size
+    assert np.corrcoef(t.predictions["yhat"], amounts["y"].loc[t.predictions.index].fillna(0))[0, 1] > 0.2
+    order = np.argsort(t.predictions["yhat"][t.predictions["fold"] == 0].to_numpy())
+    assert (np.diff(t.predictions["prob"][t.predictions["fold"] == 0].to_numpy()[order]) >= 0).all()  # a rising function of the forecast
+
+
+def test_targets_that_are_not_numbers_are_an_error(rows, params):
+    features, labels = rows()
+    labels.iloc[700, 0] = np.nan
+    with pytest.raises(InputError, match=re.escape(f"y at {labels.index[700]} is nan though its end is known")):
+        walk_forward(features, labels, split(labels), params(), 42)

@@ -8,11 +8,18 @@ from cryptoalgo.core.clock import to_ms
 from cryptoalgo.features.fitted import differences
 from cryptoalgo.features.splits import PurgedKFold, WalkForward
 from cryptoalgo.features.weights import uniqueness_weights
-from cryptoalgo.models.estimators import Model, directed
-from cryptoalgo.models.learners import LEARNERS, rows_of
+from cryptoalgo.models.estimators import Model
+from cryptoalgo.models.learners import rows_of
+from cryptoalgo.models.members import LEARNERS
+from cryptoalgo.models.samples import directed
 from cryptoalgo.models.training import walk_forward
 
 HOUR = 3_600_000
+
+
+def few(params, name, **changes):
+    "The parameters of a learner, with fewer trees where they take long."
+    return params(name=name, **({"n_estimators": 5} if name in ("xgboost", "hist_gradient_boosting") else {}), **changes)
 
 
 def found(fn, features, labels, fold, cuts=(0, 40, -1)):
@@ -35,10 +42,10 @@ def margins(name, params, window=learned, cut=learned):
     "A learner's margin of every row: what it fits on and what its bins are cut on are named apart."
     def fn(features, labels, fold):
         rows, at = rows_of(features), window(labels, fold)
-        learner = LEARNERS[name](params(name=name), 5)
+        learner = LEARNERS[name](few(params, name), 5)
         rows = learner.cut(rows, cut(labels, fold))
         up, weight = (labels["y"].iloc[at] > 0).to_numpy(), labels["weight"].iloc[at].to_numpy()
-        return pd.DataFrame({"margin": learner.fit(rows.take(at), up, weight).margin(rows.values)}, features.index)
+        return pd.DataFrame({"margin": learner.fit(rows.take(at), up, weight).margin(rows)}, features.index)
     return fn
 
 
@@ -70,7 +77,7 @@ def test_a_calibrated_model_sees_training_rows_only(name, calibration, rows, par
 
     def fn(x, z, fold):
         at, asked = learned(z, fold), np.concatenate([fold.train_rows(), fold.test_rows()])
-        model = Model(params(name=name, calibration=calibration), 7).fit(rows_of(x).take(at), z.iloc[at])
+        model = Model(few(params, name, calibration=calibration), 7).fit(rows_of(x).take(at), z.iloc[at])
         assert model.refusal_ is None
         return pd.DataFrame({"prob": model.predict_proba(x.iloc[asked])}, x.index[asked])
 
@@ -84,7 +91,7 @@ def test_the_walk_forward_as_it_is_run_sees_no_later_row(name, rows, params):
 
     def fn(x, z, fold):
         z = z.where(z["t_end"].notna())  # a label without an end is none
-        return walk_forward(x, z, folds[: fold.number + 1], params(name=name), 7).predictions[["prob"]].loc[x.index[fold.test_rows()[0]] :]
+        return walk_forward(x, z, folds[: fold.number + 1], few(params, name), 7).predictions[["prob"]].loc[x.index[fold.test_rows()[0]] :]
 
     assert not found(fn, features, labels, folds[0], (0, -1))
 
