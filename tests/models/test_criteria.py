@@ -45,6 +45,12 @@ def test_each_threshold_holds_on_its_own_side(kind, key, good, bad):
         assert verdicts({name: limit})[kind, name] == (good if comparison.endswith("=") else bad)
 
 
+def test_the_order_is_that_of_the_report_whatever_a_file_has():
+    forwards, backwards = (judged({}, dict(items), dict(flags)) for items, flags in (
+        (ASKED.criteria.items(), ASKED.red_flags.items()), (reversed(ASKED.criteria.items()), reversed(ASKED.red_flags.items()))))
+    assert forwards.equals(backwards) and forwards["name"][0] == "signal_r2"
+
+
 def test_the_honest_results_of_the_predecessor_fail():
     table = judged({"signal_r2": 0.19, "direction_accuracy": 0.66, "signal_rate": 0.05}, ASKED.criteria, ASKED.red_flags)
     assert summed_up(table) == "1 of 5 criteria pass, no red flag"
