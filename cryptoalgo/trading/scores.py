@@ -58,10 +58,10 @@ def lane_of(
     "The market of the one coin as a lane. Raises `InputError` where there are several."
     if len(prepared.symbols) > 1:
         raise InputError(f"scores: {len(prepared.symbols)} coins ({', '.join(prepared.symbols)}); one at a time, or `simulate` them together")
-    columns = [np.ascontiguousarray(a[:, 0]) for a in prepared.market]
+    open_, high, low, close, kind, at_open, inside = (np.ascontiguousarray(a[:, 0]) for a in prepared.market)
     day = prepared.times // DAY_MS
-    event = FUNDING_DUE * ((columns[5] != 0) | (columns[6] != 0)) + NEW_DAY * (np.diff(day, prepend=day[0]) > 0)
-    return Lane(*columns, event.astype(np.int8), day)
+    event = FUNDING_DUE * ((at_open != 0) | (inside != 0)) + NEW_DAY * (np.diff(day, prepend=day[0]) > 0)
+    return Lane(open_, high, low, close, kind, at_open, inside, event.astype(np.int8), day)
 
 
 @njit(cache=True)
@@ -85,7 +85,7 @@ SCORE = record(
 )  # held_bars: from entry to exit bar, in all; gains, losses: nets above and below 0; return_sum: net over entry notional, summed
 WATCH = record("day", "value peak floor drawdown mark day_peak day_drawdown sum squares initial")
 
-
+# %% ../../nbs/4_trading/41b_scores.ipynb #293be6ec
 @inlined
 def start(w, initial, day):
     "An account that has not traded."
@@ -125,12 +125,12 @@ def end_day(w, compounds, day):
     w.sum += r
     w.squares += r * r
 
-
+# %% ../../nbs/4_trading/41b_scores.ipynb #9822d216
 @inlined
 def add(s, reason, both_touched, held_bars, notional, gross, slippage, fees, funding, net):
     "One more trade."
     s.n_trades += 1
-    s.n_stops += reason == STOP or reason == STOP_GAP
+    s.n_stops += (reason == STOP) + (reason == STOP_GAP)
     s.n_liquidations += reason == LIQUIDATION
     s.n_both_touched += both_touched
     s.held_bars += held_bars
@@ -140,11 +140,9 @@ def add(s, reason, both_touched, held_bars, notional, gross, slippage, fees, fun
     s.funding += funding
     s.net += net
     s.return_sum += net / notional
-    if net > 0.0:
-        s.n_wins += 1
-        s.gains += net
-    else:
-        s.losses += net
+    s.n_wins += net > 0.0
+    s.gains += max(net, 0.0)
+    s.losses += min(net, 0.0)
 
 
 @inlined
@@ -237,7 +235,7 @@ def walk_lane(lane, bars, sides, sigmas, following, rules, initial, scores):
 # %% ../../nbs/4_trading/41b_scores.ipynb #30df3840
 def score(
     prepared: Prepared,  # a market of one coin
-    decisions: Decisions,  # from `engine.orders`
+    decisions: Decisions,  # from `engine.decisions_of`
     config: EngineConfig,
 ) -> dict[str, float]:  # the fields of `SCORE`
     "One combination as scalars. Raises `InputError` where there are several coins."
