@@ -2468,6 +2468,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'cryptoalgo.trading.scores.add': ('4_trading/scores.html#add', 'cryptoalgo/trading/scores.py'),
                                            'cryptoalgo.trading.scores.add_trade': ( '4_trading/scores.html#add_trade',
                                                                                     'cryptoalgo/trading/scores.py'),
+                                           'cryptoalgo.trading.scores.deepened': ( '4_trading/scores.html#deepened',
+                                                                                   'cryptoalgo/trading/scores.py'),
                                            'cryptoalgo.trading.scores.end_day': ( '4_trading/scores.html#end_day',
                                                                                   'cryptoalgo/trading/scores.py'),
                                            'cryptoalgo.trading.scores.finish': ( '4_trading/scores.html#finish',

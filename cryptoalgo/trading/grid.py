@@ -20,7 +20,7 @@ from .config import EngineConfig, rules_of, with_sigma
 from .kernel import Decisions
 from .market import Prepared
 from .scores import SCORE, WATCH, Lane, add, end_day, finish, lane_of, next_decision, start, walk_lane
-from .transition import ACCEPTED, LAST, REAL, RULE, STAY, STOP, barrier, entry_size, fee, fill_price, record, result_of, touched
+from .transition import ACCEPTED, REAL, RULE, STAY, STOP, barrier, entry_size, fee, fill_price, record, result_of, touched
 
 # %% ../../nbs/4_trading/41c_grid.ipynb #152fd874
 BAR = record("day next_day", "open high low close paid paid_at_open")
@@ -238,7 +238,7 @@ def _usable(lane: Lane, d: Decisions) -> Decisions:
 # %% ../../nbs/4_trading/41c_grid.ipynb #4af22dd1
 def _hop(lane: Lane, sets: Sequence[Decisions], number: np.ndarray, rules: np.ndarray, initial: float, scores: np.ndarray) -> None:
     "Scores by tables: combination i is `rules[i]` on `sets[number[i]]`."
-    bars, next_real, last, n = bars_of(lane), next_real_of(lane), int(np.argmax(lane.kind == LAST)), lane.close.size
+    bars, next_real, n = bars_of(lane), next_real_of(lane), lane.close.size
     usable = [_usable(lane, d) for d in sets]
     for slippage in np.unique(rules["slippage"]):
         for members, taken, sigma in _pools(usable, n):
@@ -253,7 +253,7 @@ def _hop(lane: Lane, sets: Sequence[Decisions], number: np.ndarray, rules: np.nd
                 d, its = usable[member], number[mine] == member
                 found, slot = np.zeros(its.sum(), SCORE), np.append(2 * d.bar + (d.side > 0), 2 * n)
                 following = row[slot][next_decision(d.bar, n)].astype(np.int32)
-                hop_lane(bars, next_real, last, touches, following, rules[mine][its], stop_no[its], target_no[its], initial, found)
+                hop_lane(bars, next_real, lane.last, touches, following, rules[mine][its], stop_no[its], target_no[its], initial, found)
                 scores[mine[its]] = found
 
 
