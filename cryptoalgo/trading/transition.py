@@ -6,8 +6,9 @@
 __all__ = ['SCALE_LOW', 'SCALE_HIGH', 'ABSENT', 'FILLED', 'REAL', 'LAST', 'EXIT_REASONS', 'STAY', 'STOP', 'STOP_GAP', 'TARGET',
            'TARGET_GAP', 'TIME', 'FLIP', 'END_OF_DATA', 'LIQUIDATION', 'OUTCOMES', 'ACCEPTED', 'ON_FILLED', 'AT_END',
            'IN_POSITION', 'COOLING', 'FULL', 'NO_SIGMA', 'SIZE_ZERO', 'CORRELATED', 'TOO_SMALL', 'UNLIMITED', 'RULE',
-           'POSITION', 'TRADE', 'inlined', 'record', 'fill_price', 'fee', 'barrier', 'enter', 'within_margin', 'leave',
-           'at_open', 'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size', 'consider', 'worth', 'grow']
+           'POSITION', 'TRADE', 'inlined', 'record', 'fill_price', 'fee', 'barrier', 'enter', 'within_margin',
+           'result_of', 'leave', 'at_open', 'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size',
+           'consider', 'worth', 'grow']
 
 # %% ../../nbs/4_trading/40_transition.ipynb #228880e9
 import numpy as np
@@ -98,11 +99,20 @@ def within_margin(ref, side, entry_price, margin):
 
 
 @inlined
+def result_of(rule, side, quantity, entry_ref, fees, ref):
+    "A position that ends at `ref`, having paid `fees` so far. Returns (price, gross, slippage, fees)."
+    price = fill_price(ref, -side, rule)
+    gross = side * quantity * (ref - entry_ref)
+    slippage = -quantity * rule.slippage * (entry_ref + ref)
+    return price, gross, slippage, fees - fee(quantity, price, rule)
+
+
+@inlined
 def leave(p, rule, coin, bar, ref, reason, both_touched, trade):
     "The position ends at `ref`; its account goes to the record `trade`."
     if rule.margin > 0.0:
         ref = within_margin(ref, p.side, p.entry_price, rule.margin)
-    price = fill_price(ref, -p.side, rule)
+    price, gross, slippage, fees = result_of(rule, p.side, p.quantity, p.entry_ref, p.fees, ref)
     trade.coin = coin
     trade.side = p.side
     trade.decision_bar = p.decision_bar
@@ -116,11 +126,11 @@ def leave(p, rule, coin, bar, ref, reason, both_touched, trade):
     trade.exit_price = price
     trade.quantity = p.quantity
     trade.sigma = p.sigma
-    trade.gross = p.side * p.quantity * (ref - p.entry_ref)
-    trade.slippage = -p.quantity * rule.slippage * (p.entry_ref + ref)
-    trade.fees = p.fees - fee(p.quantity, price, rule)
+    trade.gross = gross
+    trade.slippage = slippage
+    trade.fees = fees
     trade.funding = p.funding
-    trade.net = trade.gross + trade.slippage + trade.fees + trade.funding
+    trade.net = gross + slippage + fees + p.funding
     p.realised += trade.net
     p.side = 0
     p.wait_exit = STAY

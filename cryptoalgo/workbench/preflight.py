@@ -32,6 +32,7 @@ from ..features.labels import make_labels
 from ..features.registry import FeatureSet
 from ..features.splits import WalkForward
 from ..models.estimators import Model, directed
+from ..models.sequence_preflight import sequence_preflight
 from ..models.learners import rows_of
 from ..research.dataset import features_fn
 from ..research.series import Experiment, Raw, Series, last_moment, read_raw
@@ -144,6 +145,9 @@ def _check_fit(x: Experiment, bars: pd.DataFrame, published: dict[str, pd.DataFr
                               f"({worst.iloc[0]:.0%}); ingest what they are made of, or take their group out of features.groups")
         return
     finding.passed.append(f"{features.shape[1]} features, {features.isna().to_numpy().mean():.2%} of their values NaN in the last {len(features):,} bars")
+    if x.params.model.name == "attention":  # a fit would take minutes: its own questions take a second
+        finding.blocks += sequence_preflight(features, x.params.model, x.params.labels.horizon_bars)
+        return
     params = x.params.model.model_copy(update={"n_estimators": FEW_TREES, "min_auc": 0.0})
     rows = np.flatnonzero(labels["y"].notna().to_numpy())
     rows = rows[directed(labels.iloc[rows])]

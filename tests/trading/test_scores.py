@@ -12,7 +12,7 @@ from cryptoalgo.trading.scores import score
 
 from .markets import cases, decisions_frame, events_frame, frame
 
-relaxed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+relaxed = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def one_coin(case):

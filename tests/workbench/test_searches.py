@@ -1,0 +1,129 @@
+"""A search as a stage of an issue and as a verb: through papermill and in process, killed and gone on with, refused with reasons."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pandas as pd
+import pytest
+
+from cryptoalgo.core.ledger import Ledger
+from cryptoalgo.core.params import overlay
+from cryptoalgo.research.study import count_trials
+from cryptoalgo.workbench.pipeline import open_holder
+from cryptoalgo.workbench.run import run_issue
+from cryptoalgo.workbench.runner import RunOptions
+from cryptoalgo.workbench.searches import Ask, run_optimize, units
+
+from .conftest import SMALL
+
+NOT_SEARCHED = dict.fromkeys((
+    "rules.vol_mult_tp", "rules.vol_mult_sl", "rules.max_hold_bars", "rules.cooldown_bars", "labels.target_sigma", "model.n_estimators", "model.max_depth",
+    "model.learning_rate", "model.min_child_samples"))
+SEARCH = {"trials": 4, "n_folds": 2, "min_train_days": 90, "min_test_days": 30, "batch": 2, "startup_trials": 2, "space": NOT_SEARCHED | {
+    "rules.threshold": {"low": 0.51, "high": 0.59, "step": 0.01}, "labels.horizon_bars": {"low": 12, "high": 36, "step": 12, "integer": True}},
+    "objective": {"min_trades": 1, "min_trades_fold": 1, "min_fold_z": -9, "min_win_rate": 0.01, "min_expectancy": -1, "min_psr": 0.001}}
+FEW = {"features": {"groups": ["momentum", "volatility"], "extra": []}, "search": SEARCH}
+
+
+def made(issue_file, **changes):
+    return issue_file(params=overlay(SMALL, FEW), **changes)
+
+
+def artefacts(settings):
+    root = settings.home / "reports" / "issue-7"
+    return {str(p.parent.relative_to(root)): {stage: s["artefacts"] for stage, s in json.loads(p.read_text()).items()} for p in sorted(root.rglob("stages.json"))}
+
+
+def told(file):
+    "Ordered parameters, values and states of every study in a file."
+    url = f"sqlite:///{file}"
+    return {name: [(t.number, t.state.name, t.params, t.value) for t in optuna.load_study(study_name=name, storage=url).get_trials()]
+            for name in optuna.get_all_study_names(url)}
+
+
+def test_an_issue_that_searches_trains_and_trades_what_was_chosen(workbench, issue_file):
+    path = made(issue_file)
+    first = run_issue(path, workbench, RunOptions())
+    assert [u["exit_code"] for u in first["units"]] == [0, 0], [u["error"] for u in first["units"]]
+    assert list(first["units"][0]["run"]["stages"]) == ["data", "features", "optimize", "train", "backtest", "validate"]
+    by_notebooks, folder = artefacts(workbench), workbench.home / "reports" / "issue-7" / "BTC" / "1h"
+    assert {"optuna.db", "optuna_best.json", "trials.csv", "trial_terms.csv"} <= {p.name for p in folder.iterdir()}
+    unit = open_holder(folder / "unit.json")
+    best = json.loads((folder / "optuna_best.json").read_text())
+    assert best["chosen"] and unit.experiment.params.rules.threshold == best["chosen"]["rules.threshold"]
+    assert unit.load("train").model is not None and unit.experiment.params.labels.horizon_bars == best["chosen"]["labels.horizon_bars"]
+    ledger = Ledger(workbench.home / "data" / "ledger.jsonl")
+    trials = ledger.view().find("trial")
+    assert [t.body["coin"] for t in trials] == ["BTC"] * (len(trials) // 2) + ["ETH"] * (len(trials) // 2)
+    assert json.loads((folder / "robustness.json").read_text())["n_trials"] == len(trials) // 2 > 1
+    studies = told(folder / "optuna.db")
+
+    second = run_issue(path, workbench, RunOptions())
+    assert all(set(u["run"]["stages"].values()) == {"kept"} for u in second["units"])
+    forced = run_issue(path, workbench, RunOptions(force=True, notebooks=False))
+    assert artefacts(workbench) == by_notebooks and forced["run"]["changed"] == [] and told(folder / "optuna.db") == studies
+    assert len(ledger.view().find("trial")) == len(trials), "the same trials are counted once"
+
+
+def test_a_search_that_is_killed_goes_on_where_it_was(workbench, issue_file):
+    path = made(issue_file, coins=["BTC"])
+    ask = Ask(issue=path, trials=12)
+    whole = run_optimize(workbench, ask)
+    file = workbench.home / "reports" / "issue-7" / "BTC" / "1h" / "optuna.db"
+    wanted, trials = told(file), pd.read_csv(file.with_name("trials.csv"))
+    for left in (file, file.with_name("stages.json")):
+        left.unlink()
+    shutil.rmtree(workbench.home / "data" / "prepared" / "optimize")
+    call = "import sys; from cryptoalgo.workbench.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", call, "optimize", str(path), "--trials", "12", "--json"], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while count_trials(f"sqlite:///{file}") < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= count_trials(f"sqlite:///{file}") < 12
+    again = run_optimize(workbench, ask)
+    assert told(file) == wanted and pd.read_csv(file.with_name("trials.csv")).equals(trials)
+    assert again.found[0]["chosen"] == whole.found[0]["chosen"] and again.found[0]["model_id"] == whole.found[0]["model_id"]
+
+
+def test_no_search_trains_with_what_is_stated(workbench, issue_file):
+    found = run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), trials=0))
+    assert found.exit_code == 0 and "search" not in found.found[0] and "stated parameters stand" in found.text()
+    assert found.found[0]["model_id"] or found.found[0]["refusal"]
+
+
+@pytest.mark.parametrize("sets, said", [
+    (("search.space={rules.treshold: {low: 0.5, high: 0.6}}",), "rules.threshold"),
+    (("search.space={rules.threshold: {low: 0.1, high: 0.6}}",), "rules.threshold"),
+    (("model.name=lightgbmm",), "did you mean 'lightgbm'"),
+    (("search.n_folds=9",), "ask for fewer folds"),
+])
+def test_what_is_wrong_with_a_search_is_said_in_one_line_and_nothing_is_written(sets, said, workbench, issue_file):
+    found = run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), sets=sets))
+    assert found.exit_code == 2 and said in found.found[0]["error"] and "\n" not in found.found[0]["error"]
+    assert not (workbench.home / "reports" / "issue-7" / "BTC" / "1h" / "optuna.db").exists()
+
+
+def test_another_datasets_study_is_refused_and_can_be_put_aside(workbench, issue_file):
+    path = made(issue_file, coins=["BTC"])
+    run_optimize(workbench, Ask(issue=path, trials=2))
+    file = workbench.home / "reports" / "issue-7" / "BTC" / "1h" / "optuna.db"
+    before = file.read_bytes()
+    other = Ask(issue=path, trials=2, sets=("simulator.seed=8",))
+    refused = run_optimize(workbench, other)
+    assert refused.exit_code == 2 and "another dataset" in refused.found[0]["error"] and file.read_bytes() == before
+    fresh = run_optimize(workbench, other._replace(fresh=True))
+    assert fresh.exit_code == 0 and file.with_name("optuna-1.db").read_bytes() == before
+
+
+def test_units_share_the_machine(workbench, issue_file):
+    assert [u.threads for u in units(workbench, Ask(issue=made(issue_file)))] == [1, 1]
+    assert [u.threads for u in units(workbench, Ask(issue=made(issue_file, coins=["BTC"])))] == [2]
