@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONSENSUS', 'Block', 'Bench', 'try_values', 'daily_of', 'consensus', 'Searched', 'optimize', 'trials_of']
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #de6c91fc
+# %% ../../nbs/5_research/51d_optimize.ipynb #57bed6dd
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ from ..trading.transition import STOP, STOP_GAP
 from ..trading.conditions import rule_context
 from ..trading.rules import decide, rank_coins
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #acfe7e9f
+# %% ../../nbs/5_research/51d_optimize.ipynb #1f37680d
 class Block(NamedTuple):
     "A test block: when it begins, and its market with the bars before it that σ needs."
     first: pd.Timestamp
@@ -131,7 +131,7 @@ class Bench:
         asked = [getattr(p, name) for name in ("labels", "weights", "model", "rules", "seed")]
         return digest([how, asked, self.x.costs, self.embargo, code_digest(optimize)])
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #44f26433
+# %% ../../nbs/5_research/51d_optimize.ipynb #9062981f
 def _account(x: Experiment, block: Block, decisions: pd.DataFrame) -> tuple[Fold, pd.Series]:
     "What the decisions of a block came to, at the venue's fees and at doubled ones; and its days. Arrays all the way: no frame of trades is made."
     market = block.market
@@ -191,7 +191,7 @@ def _decisions(bench: Bench, x: Experiment, answers: pd.DataFrame) -> pd.DataFra
     context = bench.context(x.params.rules.filters, x.params.labels)
     return rank_coins(decide(answers, context, x.symbol, x.params.rules))
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #9f3f4349
+# %% ../../nbs/5_research/51d_optimize.ipynb #94526c86
 def _packed(days: Sequence[pd.Series], x: Experiment) -> dict[str, Any]:
     "Daily net returns of consecutive blocks as JSON."
     by_day = pd.concat(days).groupby(level=0)
@@ -219,7 +219,7 @@ def _guarded(bench: Bench, asked: Draw, rivals: Rivals) -> Result:
         return Result("failed", None, found.steps, {"reason": f"the objective is {found.value}, not a number"})
     return found
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #23481746
+# %% ../../nbs/5_research/51d_optimize.ipynb #9ca0db18
 def consensus(
     winners: Sequence[Mapping[str, Any]],  # best values of each study
     space: Mapping[str, BaseDistribution],  # by dotted name
@@ -248,7 +248,7 @@ class Searched:
     chosen: dict[str, Any]  # by dotted name; empty = the stated parameters stand
     summary: dict[str, Any]  # by study: best, why it ended; consensus; counts by state
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #7e5e41d7
+# %% ../../nbs/5_research/51d_optimize.ipynb #2d0115b4
 def _table(studies: Mapping[str, Any], budget: int, space: Mapping[str, BaseDistribution]) -> tuple[pd.DataFrame, pd.DataFrame]:
     "All trials of all studies, and their terms."
     names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -279,7 +279,7 @@ def _best(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> dict[s
     values = {name: _plain(row[name], d) for name, d in space.items()}
     return {"number": int(row["number"]), "value": float(row["value"]), "values": values}
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #78478336
+# %% ../../nbs/5_research/51d_optimize.ipynb #b886c342
 CONSENSUS = "consensus"
 
 
@@ -315,7 +315,7 @@ def optimize(
     states = {str(k): int(v) for k, v in trials["state"].value_counts().sort_index().items()}
     return Searched(trials, terms, chosen["values"] if chosen else {}, {
         "studies": {name: {"best": winners[name], "ended": ended[name]} for name in winners}, "consensus": retested, "states": states,
-        "chosen": chosen, "settings": bench.settings, "dataset": bench.dataset})
+        "winner": chosen, "settings": bench.settings, "dataset": bench.dataset})
 
 
 def _stated(params: Params, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def _chosen(winners: Sequence[dict[str, Any]], retested: dict[str, Any] | None) 
         return retested | {"study": CONSENSUS}
     return max(winners, key=lambda w: w["value"])
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #b0655a24
+# %% ../../nbs/5_research/51d_optimize.ipynb #5c4f2eeb
 def trials_of(
     x: Experiment,  # what was searched
     data: Development,  # on what

@@ -54,6 +54,11 @@ def cuts(
     return found if len(bars) == 1 else found | {"symbol": trades["symbol"]}
 
 
+def _row(table: pd.DataFrame, label: Any) -> dict[str, Any]:
+    "A row of a waterfall as plain values: trades are a number of them, parts are USD."
+    return {str(name): int(value) if name == "n_trades" else float(value) for name, value in table.loc[label].items()}
+
+
 def outcomes(
     trades: pd.DataFrame,  # Trades
     by: pd.Series,  # label of each trade
@@ -63,7 +68,7 @@ def outcomes(
     for label, group in trades.groupby(by):
         statistics = trade_statistics(group)
         shares = {name: statistics[name] for name in ("win_rate", "stop_loss_share", "mean_holding_h")}
-        found[str(label)] = {str(name): value for name, value in table.loc[label].items()} | shares
+        found[str(label)] = _row(table, label) | shares
     return found
 
 # %% ../../nbs/4_trading/45_diagnostics.ipynb #01b903dd
@@ -88,7 +93,7 @@ def diagnose(
     told = told[told["symbol"].isin(list(bars))]
     rejected = told.loc[told["outcome"] != "accepted", "outcome"].value_counts().sort_index()
     return {
-        "symbols": sorted(bars), **trade_statistics(trades), "waterfall": waterfall(trades).loc["total"].to_dict(),
+        "symbols": sorted(bars), **trade_statistics(trades), "waterfall": _row(waterfall(trades), "total"),
         **{f"by_{name}": outcomes(trades, cut) for name, cut in cuts(trades, bars).items()},
         "n_signals": len(told), "rejected": {str(reason): int(count) for reason, count in rejected.items()},
     }

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'Ask', 'units', 'Searches', 'run_optimize']
 
-# %% ../../nbs/6_workbench/66f_searches.ipynb #b57768e2
+# %% ../../nbs/6_workbench/66f_searches.ipynb #7b30ae10
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..research.series import Experiment
 from .pipeline import Unit
 from .runner import Outcome, RunOptions, fix_holdouts, pool, report_folder, run_stages, shared_out
 
-# %% ../../nbs/6_workbench/66f_searches.ipynb #c5b49388
+# %% ../../nbs/6_workbench/66f_searches.ipynb #85b6a38f
 class Ask(NamedTuple):
     "Which searches."
     coins: tuple[str, ...] = ()  # default: the issue's, else the tracked ones
@@ -68,7 +68,7 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
             found.append(Unit(issue.issue, issue.title, x, root / coin / timeframe, settings))
     return shared_out(fix_holdouts(found))
 
-# %% ../../nbs/6_workbench/66f_searches.ipynb #d6a38db4
+# %% ../../nbs/6_workbench/66f_searches.ipynb #c240776f
 STAGES = ("data", "features", "optimize", "train")
 
 
@@ -102,8 +102,8 @@ def _said(d: dict[str, Any]) -> str:
     states = ", ".join(f"{n} {state}" for state, n in s["states"].items())
     ended = ", ".join(f"{study} ended by {e['ended']}" for study, e in s["studies"].items())
     lines = [f"{name}: {states}; {ended}"]
-    if s["chosen"]:
-        lines.append(f"  {s['chosen'].get('study', 'best')}: {s['chosen']['value']:.3f} with "
+    if s["winner"]:
+        lines.append(f"  {s['winner'].get('study', 'best')}: {s['winner']['value']:.3f} with "
                      + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in d["chosen"].items()))
     else:
         lines.append(f"  no trial keeps every rule ({d['stood_in_the_way']}): the stated parameters stand")
@@ -113,7 +113,7 @@ def _said(d: dict[str, Any]) -> str:
 def _model(d: dict[str, Any]) -> str:
     return f"model refused: {d['refusal']}" if d["refusal"] else f"model {d['model_id']}, trained on all days before the holdout"
 
-# %% ../../nbs/6_workbench/66f_searches.ipynb #693ba0ce
+# %% ../../nbs/6_workbench/66f_searches.ipynb #6f0bcc42
 def _report(outcome: Outcome) -> dict[str, Any]:
     "Facts of one search."
     unit = outcome.holder

@@ -10,8 +10,8 @@ from cryptoalgo.workbench.backtests import CUTS
 from cryptoalgo.workbench.cli import main
 
 SETS = [f"--set={change}" for change in (
-    "simulator.days=300", "splits.min_train_days=120", "splits.n_folds=2", "model.n_estimators=20", "features.groups=[momentum, calendar]", "features.extra=[]",
-    "validation.holdout_interval_days=60", "validation.holdout_days=60")]
+    "simulator.days=200", "splits.min_train_days=80", "splits.n_folds=2", "model.n_estimators=20", "features.groups=[momentum]", "features.extra=[]",
+    "validation.holdout_interval_days=40", "validation.holdout_days=40")]
 PARTS = ("gross", "slippage", "fees", "funding", "net")
 
 
@@ -62,7 +62,8 @@ def test_a_joint_run_reconciles_is_counted_and_does_not_know_in_which_order_it_w
 
     _, idle = ask(capsys, "--coins", "BTC,SOL", "--set", "rules.filters.min_momentum=9")
     assert idle["outcome"] == "no_trades" and idle["trades"] == [] and set(idle["rejected"]) == {"momentum"}
-    assert f"All {idle['rejected']['momentum']:,} signals" in "; ".join(c["reason"] for c in idle["coins"]).replace("of BTC", "") or "by momentum" in idle["reason"]
+    for c in idle["coins"]:
+        assert c["reason"] == f"All {c['n_signals']:,} signals of {c['coin']} were turned away: {c['n_signals']:,} by momentum" and c["reason"] in idle["reason"]
     assert len(Ledger(workbench.home / "data" / "ledger.jsonl").view().find("trial")) == 4
 
     code, text, err = say(capsys, "backtest", "params/issues/001-demo.yaml", *SETS, "--coins", "BTC", "--set", "model.min_auc=0.99")
@@ -70,7 +71,7 @@ def test_a_joint_run_reconciles_is_counted_and_does_not_know_in_which_order_it_w
 
 
 @pytest.mark.parametrize(("args", "names"), [
-    (["--coins", "BTX"], "no 1h candles of BTXUSDT at binanceusdm are stored"),
+    (["--coins", "BTC"], "run `cryptoalgo ingest"),
     (["--coins", ","], "names no coin"),
     (["--timeframe", "1hour"], "1hour"),
     (["params/issues/002-base.yaml"], "002-baseline.yaml"),
@@ -88,3 +89,16 @@ def test_wrong_input_is_one_line_and_exit_code_2(workbench, capsys, args, names)
     code, out, err = say(capsys, "backtest", *args)
     assert code == 2 and out == "" and names in err and err.count("\n") == 1 and "Traceback" not in err
     assert not (workbench.home / "reports").exists()
+
+
+def test_a_coin_that_is_not_stored_is_named_with_the_nearest(workbench, capsys):
+    index = pd.date_range("2022-01-01", periods=300, freq="h", tz="UTC")
+    folder = workbench.home / "files" / "ohlcv-perp" / "binance"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"timestamp": index.astype(str), "open": 1.0, "high": 1.1, "low": 0.9, "close": 1.0, "volume": 1.0}).to_csv(folder / "DOGEUSDT-1h.csv", index=False)
+    assert main(["ingest", "--from", str(workbench.home / "files")]) == 0
+    capsys.readouterr()
+    code, out, err = say(capsys, "backtest", "--coins", "DOG")
+    assert code == 2 and out == "" and "--coins DOG: no 1h candles of DOGUSDT at binanceusdm are stored (did you mean 'DOGEUSDT'?)" in err and err.count("\n") == 1
+    code, _, err = say(capsys, "backtest", "--coins", "DOGE", "--timeframe", "4h")
+    assert code == 2 and "no 4h candles of DOGEUSDT" in err
