@@ -26,6 +26,7 @@ from .ensembles import parts_of
 from .estimators import Answers, Model
 from .learners import Rows, rows_of
 from .members import learner_of
+from .return_scores import Baseline, baseline, score_returns
 from .samples import learned, longest_label, outcomes, refuse_unknown
 from .scores import Scores, score
 
@@ -141,6 +142,15 @@ def _summary(fold: Fold, model: Model, labels: pd.DataFrame) -> dict[str, Any]:
             "model_id": None if model.refusal_ else model.model_id_, "refusal": model.refusal_.reason if model.refusal_ else None}
 
 
+def _learned(model: Model, rows: Rows, labels: pd.DataFrame) -> dict[str, Any]:
+    "For a forecast of the return: the means of y that a fold was trained on, and the signal R² on those very rows."
+    if model.params.task != "return":
+        return {}
+    base = baseline(labels["y"])
+    said = None if model.refusal_ else score_returns(model.answers(rows).yhat, labels["y"], 1, base)["signal_r2"].value
+    return {"y_mean": base.mean, "y_signal_mean": base.signal_mean, "learned_r2": said}
+
+
 def _answers(model: Model, rows: Rows, fold: Fold, index: pd.DatetimeIndex) -> pd.DataFrame:
     "A fold's predictions; none for a refused model or a row without features."
     test = fold.test_rows()
@@ -150,19 +160,25 @@ def _answers(model: Model, rows: Rows, fold: Fold, index: pd.DatetimeIndex) -> p
     return pd.DataFrame({**said, "fold": fold.number, "model_id": model_id}, index=index[test]).dropna(subset=["prob"])
 
 
-def _scored(predictions: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Scores]:
-    "Scores over all predictions and by fold."
+def _scored(predictions: pd.DataFrame, labels: pd.DataFrame, table: pd.DataFrame) -> dict[str, Scores]:
+    "Scores over all predictions and by fold; those of a forecast of the return against what its fold was trained on."
     known = outcomes(labels).loc[predictions.index]
     horizon, parts = longest_label(labels), {"overall": slice(None)}
     parts |= {str(k): predictions["fold"].to_numpy() == k for k in predictions["fold"].unique()}
-    return {name: score(predictions["prob"][rows], known["y"][rows], known["ret"][rows], horizon) for name, rows in parts.items()}
+    found = {name: score(predictions["prob"][rows], known["y"][rows], known["ret"][rows], horizon) for name, rows in parts.items()}
+    if "y_mean" not in table:
+        return found
+    mean, signal_mean = (predictions["fold"].map(table[name]).to_numpy("float64") for name in ("y_mean", "y_signal_mean"))
+    return {name: found[name] | score_returns(predictions["yhat"][rows], known["y"][rows], horizon, Baseline(mean[rows], signal_mean[rows]))
+            for name, rows in parts.items()}
 
 # %% ../../nbs/3_models/33_training.ipynb #dc9d6e5b
 def _fold_walk(bins: Bins, origin: np.ndarray, fold: Fold, train: np.ndarray, labels: pd.DataFrame, params: ModelParams,
                seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     "A fold's answers, and its row in the table."
-    model = Model(params, seed).fit(bins.of(origin, params, seed).take(train), labels.iloc[train])
-    return _answers(model, bins.rows, fold, bins.index), _summary(fold, model, labels)
+    window, known = bins.of(origin, params, seed).take(train), labels.iloc[train]
+    model = Model(params, seed).fit(window, known)
+    return _answers(model, bins.rows, fold, bins.index), _summary(fold, model, labels) | _learned(model, window, known)
 
 
 def _pool(workers: int, executor: Executor | None) -> AbstractContextManager[Executor]:
@@ -218,7 +234,8 @@ def walk_forward(
     if predictions.index.has_duplicates:
         twice = predictions.index[predictions.index.duplicated()][0]
         raise InputError(f"{twice}: tested by two folds; walk forward over folds that are tested on different rows")
-    return Training(predictions, pd.DataFrame(table).set_index("fold"), _scored(predictions, labels))
+    summary = pd.DataFrame(table).set_index("fold")
+    return Training(predictions, summary, _scored(predictions, labels, summary))
 
 
 def final_fit(

@@ -11,7 +11,8 @@ import pytest
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.features.splits import CombinatorialPurged, PurgedKFold, WalkForward
 from cryptoalgo.models.estimators import Model
-from cryptoalgo.models.samples import directed
+from cryptoalgo.models.return_scores import Baseline, score_returns
+from cryptoalgo.models.samples import directed, longest_label
 from cryptoalgo.models.training import KEPT, Bins, final_fit, walk_forward
 
 
@@ -226,3 +227,40 @@ def test_targets_that_are_not_numbers_are_an_error(rows, params):
     labels.iloc[700, 0] = np.nan
     with pytest.raises(InputError, match=re.escape(f"y at {labels.index[700]} is nan though its end is known")):
         walk_forward(features, labels, split(labels), params(), 42)
+
+
+def test_a_forecast_of_the_return_is_scored_against_what_its_fold_was_trained_on(rows, params):
+    features, labels = rows()
+    labels = labels.assign(y=np.where(labels["y"] == 0, 0.0, labels["ret"] / 0.008).astype(float)).mask(labels["ret"].isna())
+    labels["t_start"], labels["t_end"] = (rows()[1][name] for name in ("t_start", "t_end"))
+    folds = split(labels)
+    t = walk_forward(features, labels, folds, params(task="return"), 42)
+    for fold in folds:
+        window = labels.iloc[fold.train_rows()]
+        known = window[window["y"].notna()]
+        row = t.folds.loc[fold.number]
+        assert row["y_mean"] == pytest.approx(known["y"].mean()) and row["y_signal_mean"] == pytest.approx(known["y"][known["y"] != 0].mean())
+        model = Model(params(task="return"), 42).fit(features.loc[known.index], known)
+        said, on = model.answers(features.loc[known.index]).yhat, (known["y"] != 0).to_numpy()
+        y = known["y"].to_numpy()
+        want = 1 - ((y - said)[on] ** 2).sum() / ((y[on] - row["y_signal_mean"]) ** 2).sum()
+        assert row["learned_r2"] == pytest.approx(want, abs=0.03)  # the walk's bins are those of its first window
+    base = Baseline(*(t.predictions["fold"].map(t.folds[name]).to_numpy() for name in ("y_mean", "y_signal_mean")))
+    y = labels["y"].loc[t.predictions.index]
+    want = score_returns(t.predictions["yhat"], y, longest_label(labels), base)
+    assert all(t.scores["overall"][name] == score for name, score in want.items())
+    assert t.scores["overall"]["signal_r2"].n == int((y.fillna(0) != 0).sum()) < t.scores["overall"]["r2"].n
+    assert t.folds["learned_r2"].mean() > t.scores["overall"]["signal_r2"].value
+
+
+def test_a_direction_has_no_scores_of_a_return(rows, params):
+    features, labels = rows()
+    t = walk_forward(features, labels, split(labels), params(), 42)
+    assert "r2" not in t.scores["overall"] and "learned_r2" not in t.folds
+
+
+def test_a_refused_return_keeps_its_means_and_scores_with_reasons(rows, params):
+    features, labels = rows()
+    t = walk_forward(features, labels, split(labels), params(task="return", min_rows=10**6), 42)
+    assert t.folds["learned_r2"].isna().all() and t.folds["y_mean"].notna().all()
+    assert all(s.value is None and s.reason for s in t.scores["overall"].values())

@@ -84,7 +84,7 @@ def _trained(answers, labels, bounds, refused: bool) -> Trained:
     learning = pd.DataFrame({"iteration": [1, 2, 3], "train": [0.69, 0.68, 0.67], "out_of_fold": [0.69, 0.685, 0.687]})
     cut = 0 if refused else None
     directed = (known["y"].notna() & (known["y"] != 0)).to_numpy()
-    return Trained(answers, as_plain(score(answers["prob"], known["y"], known["ret"], 1)), folds, importance.iloc[:cut],
+    return Trained(answers, known[["y", "ret"]], as_plain(score(answers["prob"], known["y"], known["ret"], 1)), folds, importance.iloc[:cut],
                    calibration_bins(answers["prob"][directed], known["y"][directed] > 0), deciles(answers["prob"], known["y"], known["ret"]), learning.iloc[:cut],
                    "AUC 0.497 on purged folds; 0.5 is needed" if refused else None, None)
 

@@ -1,10 +1,17 @@
 """Figures: the same bytes on every run, honest titles, and words where there is nothing to draw."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import matplotlib
 import pandas as pd
 import pytest
 
-from cryptoalgo.workbench import figures, trade_figures
+from cryptoalgo.models.criteria import judged, summed_up
+from cryptoalgo.models.return_scores import score_returns
+from cryptoalgo.models.scores import as_plain
+from cryptoalgo.workbench import figures, trade_figures, training_figures
 from cryptoalgo.workbench.artefacts import publish
 from cryptoalgo.workbench.style import Subject, in_words, save_png
 
@@ -29,7 +36,7 @@ def test_publishing_twice_leaves_equal_bytes(unit, refused):
         assert written() == first
     finally:
         matplotlib.rcdefaults()
-    assert len([f for f in first if f.suffix == ".png"]) == 17  # every figure is there, drawn or in words
+    assert len([f for f in first if f.suffix == ".png"]) == 19  # every figure is there, drawn or in words
 
 
 def test_every_title_of_a_simulated_market_says_so(unit, monkeypatch):
@@ -40,6 +47,39 @@ def test_every_title_of_a_simulated_market_says_so(unit, monkeypatch):
             if stage != "backtest":  # needs the predictions' file
                 publish(result, unit)
     assert len(titles) > 20 and all(title.startswith("SIMULATED · BTC 1h · ") for title in titles)
+
+
+def test_a_model_of_turning_points_leaves_its_criteria(unit):
+    p = unit.experiment.params
+    turning = p.model_copy(update={"labels": p.labels.model_copy(update={"kind": "turning_point_return"}), "model": p.model.model_copy(update={"task": "return"})})
+    place = replace(unit, experiment=replace(unit.experiment, params=turning), folder=unit.folder / "turning")
+    made = results(unit)["train"]
+    yhat, y = 0.9 * made.outcomes["y"], made.outcomes["y"]
+    scores = made.scores | as_plain(score_returns(yhat, y, 1))
+    table = made.folds.assign(learned_r2=1.0, **{f"{name}{end}": 0.9 for name in ("signal_r2", "direction_accuracy") for end in ("", "_low", "_high")})
+    publish(replace(made, predictions=made.predictions.assign(yhat=yhat), scores=scores, folds=table), place)
+    told = json.loads((place.folder / "metrics_test.json").read_text())["criteria"]
+    assert [(row["name"], row["verdict"]) for row in told[:2]] == [("signal_r2", "PASS"), ("direction_accuracy", "PASS")]
+    assert told[0]["threshold"] == 0.70 and told[-1] | {"words": ""} == told[-1] | {"verdict": "not measured", "value": None, "words": ""}
+    drawn = {f.name for f in (place.folder / "proof").glob("*.png")}
+    assert {"training_criteria.png", "training_regression.png", "training_residuals.png"} <= drawn
+    publish(results(unit)["train"], replace(place, experiment=unit.experiment))
+    assert not (place.folder / "proof" / "training_criteria.png").exists()
+
+
+def test_the_criteria_figure_says_every_verdict_and_threshold():
+    table = judged({"signal_r2": 0.19, "train_test_gap": 0.31, "sharpe": 9.0}, *(getattr(unit_in(Path('x')).experiment.params.validation, key) for key in ("criteria", "red_flags")))
+    figure = training_figures.criteria(Subject("BTC 1h", False), table, summed_up(table))
+    said = [t.get_text() for t in figure.axes[0].texts]
+    assert said[0] == "FAIL   0.19   (must be ≥ 0.70)" and said[1] == "FAIL, not measured   (must be ≥ 95.0%)"
+    assert "RED FLAG   9.0   (must be ≤ 5.0)" in said and len(said) == len(table)
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_too_few_answers_are_said_in_words(rows):
+    few = pd.DataFrame({"said": range(rows), "came": range(rows)}, pd.date_range("2024-01-01", periods=rows, freq="h", tz="UTC"), dtype=float)
+    for figure in (training_figures.regression(Subject("BTC 1h", False), few, ("a", "b")), training_figures.residuals(Subject("BTC 1h", False), few, "σ")):
+        assert figure.axes[0].texts[0].get_text().startswith(f"{rows} pairs")
 
 
 def test_a_recorded_market_is_not_called_simulated():
