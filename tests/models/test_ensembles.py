@@ -32,7 +32,7 @@ def test_an_ensemble_of_one_is_the_one(rows, params):
     for a, b in zip(one.answers(features), alone.answers(features)):
         assert np.array_equal(a, b, equal_nan=True)
     assert (one.answers(features).spread == 0).all() and np.isnan(one.answers(features).yhat).all()
-    assert one.files()["members/lightgbm-0d/model.txt"] == alone.files()["model.txt"]
+    assert one.files()["lightgbm-0d/model.txt"] == alone.files()["model.txt"]
     assert one.importance_["feature"].tolist() == alone.importance_["feature"].tolist()
 
 
@@ -198,7 +198,17 @@ def test_a_learner_that_is_silent_on_some_rows_leaves_them_without_an_answer(row
             assert np.isnan(column[:200]).all() and np.isfinite(column[200:]).all()
 
 
+def test_a_learner_that_never_answers_is_refused_whatever_the_floor(rows, params, monkeypatch):
+    class Silent(LEARNERS["ridge"]):
+        def margin(self, rows):
+            return np.full(rows.at.size, np.nan)
+
+    monkeypatch.setitem(members.LEARNERS, "ridge", Silent)
+    for name in ("ridge", "average"):
+        assert Model(combined(params, name, ("ridge",), (0,), min_auc=0.0)).fit(*rows(1500)).refusal_ is not None
+
+
 def test_members_are_named_by_their_folders(params):
     assert [folder for *_, folder in parts_of(combined(params, learners=("ridge", "xgboost"), offsets=(0, 3)))] == [
-        "members/ridge-0d/", "members/ridge-3d/", "members/xgboost-0d/", "members/xgboost-3d/"]
+        "ridge-0d/", "ridge-3d/", "xgboost-0d/", "xgboost-3d/"]
     assert parts_of(params()) == [(params(), 0, "")]
