@@ -34,7 +34,7 @@ class Size(Section):
             raise ValueError("give exactly one of notional_usd, contracts, profile: true")
         return self
 
-
+# %% ../../nbs/4_trading/41a_config.ipynb #b7fb5a97
 class EngineConfig(Section):
     "Costs, exits, limits and size. Barriers in σ; null = none, or off."
     fee_bps: float = Field(ge=0)  # of each fill's notional; all fills are taker
@@ -106,7 +106,7 @@ def configs_of(
             raise InputError(f"config: {key} differs between coins ({values}); it belongs to the account, give one value")
     return configs
 
-
+# %% ../../nbs/4_trading/41a_config.ipynb #e5f01cb4
 def rules_of(
     configs: Sequence[EngineConfig],  # one per symbol
     symbols: Sequence[str],

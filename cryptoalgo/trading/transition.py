@@ -6,8 +6,9 @@
 __all__ = ['SCALE_LOW', 'SCALE_HIGH', 'ABSENT', 'FILLED', 'REAL', 'LAST', 'EXIT_REASONS', 'STAY', 'STOP', 'STOP_GAP', 'TARGET',
            'TARGET_GAP', 'TIME', 'FLIP', 'END_OF_DATA', 'LIQUIDATION', 'OUTCOMES', 'ACCEPTED', 'ON_FILLED', 'AT_END',
            'IN_POSITION', 'COOLING', 'FULL', 'NO_SIGMA', 'SIZE_ZERO', 'CORRELATED', 'TOO_SMALL', 'UNLIMITED', 'RULE',
-           'POSITION', 'TRADE', 'inlined', 'fill_price', 'fee', 'barrier', 'enter', 'within_margin', 'leave', 'at_open',
-           'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size', 'consider', 'worth']
+           'POSITION', 'TRADE', 'inlined', 'record', 'fill_price', 'fee', 'barrier', 'enter', 'within_margin',
+           'result_of', 'leave', 'at_open', 'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size',
+           'consider', 'worth', 'grow']
 
 # %% ../../nbs/4_trading/40_transition.ipynb #228880e9
 import numpy as np
@@ -25,23 +26,23 @@ ACCEPTED, ON_FILLED, AT_END, IN_POSITION, COOLING, FULL, NO_SIGMA, SIZE_ZERO, CO
 UNLIMITED = 1 << 40  # bars or positions, where the configuration sets no limit
 
 # %% ../../nbs/4_trading/40_transition.ipynb #ece102ba
-def _record(integers: str, floats: str) -> np.dtype:
+def record(integers: str, floats: str) -> np.dtype:
     "A record of 8-byte fields."
     return np.dtype([(k, "i8") for k in integers.split()] + [(k, "f8") for k in floats.split()], align=True)
 
 
-RULE = _record(
+RULE = record(
     "max_hold_bars cooldown_bars flip_exit needs_sigma target_first",
     "fee min_fee slippage take_profit stop_loss breakeven trail notional quantity stake vol_target unit min_notional growth "
     "margin maintenance max_correlation",
 )  # fee, slippage, margin, maintenance as fractions, min_fee per coin; take_profit, stop_loss, breakeven, trail in σ;
 # inf = no such barrier or limit; 0 = off, for breakeven, trail, each kind of size, growth (a factor per bar) and margin
-POSITION = _record(
+POSITION = record(
     "side entry_bar due_bar ready_bar decision_bar wait_exit wait_side wait_bar",
     "quantity entry_ref entry_price stop target liquidation best sigma fees funding realised base wait_sigma wait_quantity",
 )  # wait_*: what takes the next real open; ready_bar: the first bar whose decision is usable; best: close in favour so far;
 # base: the equity that sizes an entry where its growth is limited, 0 = that of the start
-TRADE = _record(
+TRADE = record(
     "coin side decision_bar entry_bar exit_bar exit_reason both_touched",
     "entry_ref entry_price exit_ref exit_price quantity sigma gross slippage fees funding net",
 )
@@ -98,11 +99,20 @@ def within_margin(ref, side, entry_price, margin):
 
 
 @inlined
+def result_of(rule, side, quantity, entry_ref, fees, ref):
+    "A position that ends at `ref`, having paid `fees` so far. Returns (price, gross, slippage, fees)."
+    price = fill_price(ref, -side, rule)
+    gross = side * quantity * (ref - entry_ref)
+    slippage = -quantity * rule.slippage * (entry_ref + ref)
+    return price, gross, slippage, fees - fee(quantity, price, rule)
+
+
+@inlined
 def leave(p, rule, coin, bar, ref, reason, both_touched, trade):
     "The position ends at `ref`; its account goes to the record `trade`."
     if rule.margin > 0.0:
         ref = within_margin(ref, p.side, p.entry_price, rule.margin)
-    price = fill_price(ref, -p.side, rule)
+    price, gross, slippage, fees = result_of(rule, p.side, p.quantity, p.entry_ref, p.fees, ref)
     trade.coin = coin
     trade.side = p.side
     trade.decision_bar = p.decision_bar
@@ -116,11 +126,11 @@ def leave(p, rule, coin, bar, ref, reason, both_touched, trade):
     trade.exit_price = price
     trade.quantity = p.quantity
     trade.sigma = p.sigma
-    trade.gross = p.side * p.quantity * (ref - p.entry_ref)
-    trade.slippage = -p.quantity * rule.slippage * (p.entry_ref + ref)
-    trade.fees = p.fees - fee(p.quantity, price, rule)
+    trade.gross = gross
+    trade.slippage = slippage
+    trade.fees = fees
     trade.funding = p.funding
-    trade.net = trade.gross + trade.slippage + trade.fees + trade.funding
+    trade.net = gross + slippage + fees + p.funding
     p.realised += trade.net
     p.side = 0
     p.wait_exit = STAY
@@ -266,3 +276,9 @@ def worth(p, close):
     if p.side == 0:
         return p.realised
     return p.realised + p.side * p.quantity * (close - p.entry_price) + p.fees + p.funding
+
+
+@inlined
+def grow(p, rule, initial_equity, equity):
+    "The equity that sizes this coin's entries, after one more close."
+    p.base = min(equity, (p.base if p.base != 0.0 else initial_equity) * rule.growth)
