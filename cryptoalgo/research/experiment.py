@@ -192,9 +192,12 @@ def trade(x: Experiment, data: Development, trained: Trained) -> Tested:
                   runs.metrics(), diagnose(net, {x.symbol: data.series.bars}, signals))
 
 
-def why_idle(x: Experiment, tested: Tested) -> str:
+def why_idle(
+    x: Experiment,
+    became: pd.Series,  # what became of each of its signals
+) -> str:
     "Why a coin without trades has none, in words: an outcome, not an error."
-    told = tested.decisions["outcome"].value_counts()
+    told = became.value_counts()
     if not len(told):
         return f"The answers for {x.coin} were never as sure as {x.params.rules.threshold:g}"
     return f"All {told.sum():,} signals of {x.coin} were turned away: {', '.join(f'{n:,} by {name}' for name, n in told.items())}"

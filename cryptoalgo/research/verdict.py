@@ -207,5 +207,5 @@ def _silence(x: Experiment, trained: Trained, tested: Tested) -> str:
     if trained.refusal:
         return f"No final model for {x.coin}: {trained.refusal}. "
     if not len(tested.trades):
-        return f"{why_idle(x, tested)}, so nothing was traded. "
+        return why_idle(x, tested.decisions["outcome"]) + ", so nothing was traded. "
     return ""

@@ -221,7 +221,7 @@ def _verdict(r: Verdict, unit: UnitPlace) -> Iterator[Path]:
         "validation_checks": trade_figures.checks(subject, r.evidence),
         "validation_bootstrap": trade_figures.sharpe_draws(subject, draws, params.validation.bootstrap_block_days),
         "validation_holdout": trade_figures.equity_curve(subject, growth, r.equity["drawdown"], r.metrics["sharpe"], when="holdout"),
-        "prediction_signals": trade_figures.signals(subject, r.bars, r.predictions, r.trades, params.rules.threshold)}
+        "prediction_signals": trade_figures.signals(subject, r.bars, r.predictions, r.trades, params.rules.threshold, params.rules.side)}
     for name, figure in drawn.items():
         yield save_png(figure, proof / f"{name}.png")
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASELINE', 'CUTS', 'ANSWER', 'Ask', 'units', 'Backtested', 'run_backtest']
 
-# %% ../../nbs/6_workbench/66e_backtests.ipynb #5f190403
+# %% ../../nbs/6_workbench/66e_backtests.ipynb #2618cdc9
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,9 @@ from ..trading.engine import PARTS
 from .artefacts import deliverables, rows
 from .pipeline import Basket, Unit
 from .runner import TRIED, Here, Outcome, RunOptions, fix_holdouts, pool, run_stages
+from .style import signed
 
-# %% ../../nbs/6_workbench/66e_backtests.ipynb #e62b67b0
+# %% ../../nbs/6_workbench/66e_backtests.ipynb #025e7721
 BASELINE = "002-baseline.yaml"
 
 
@@ -71,9 +72,22 @@ def _stored(unit: Unit) -> None:
         raise InputError(f"--coins {x.coin}: no {x.timeframe} candles of {x.symbol} at {x.params.data.venue} are stored{nearest(x.symbol, known)}; "
                          "name another, or bring it in with `cryptoalgo ingest`")
 
-# %% ../../nbs/6_workbench/66e_backtests.ipynb #574c963b
+# %% ../../nbs/6_workbench/66e_backtests.ipynb #9a82777b
 CUTS = ("exit_reason", "regime", "side", "hour", "symbol")
 ANSWER = "backtest.json"  # without the trades, which have a file of their own
+
+
+def _coin(unit: Unit, portfolio: Portfolio) -> dict[str, Any]:
+    "A coin's model, its signals, its trades in the joint account, and why it had none."
+    x, trained = unit.experiment, unit.load("train")
+    net = portfolio.trades.loc[portfolio.trades["symbol"] == x.symbol, "net"]
+    told = portfolio.decisions.loc[portfolio.decisions["symbol"] == x.symbol, "outcome"]
+    refused, auc = trained.folds["refusal"].dropna(), (trained.scores.get("auc") or {}).get("value")
+    idle = f"no model answered: {refused.iloc[0]}" if len(refused) == len(trained.folds) else why_idle(x, told)
+    return {"coin": x.coin, "symbol": x.symbol, "params_hash": x.params.hash, "auc": auc, "n_answers": len(trained.predictions),
+            "n_folds": len(trained.folds), "n_folds_refused": len(refused), "refusal": trained.refusal, "n_signals": len(told),
+            "rejected": told[told != "accepted"].value_counts().sort_index().to_dict(), "n_trades": len(net),
+            "net": round(float(net.sum()), 2), "reason": None if len(net) else idle}
 
 
 @dataclass(frozen=True)
@@ -84,58 +98,42 @@ class Backtested:
     folder: Path
     ledger_head: str
 
-    def coins(self) -> list[dict[str, Any]]:
-        "Per coin: its model, its signals, its trades in the joint account, and why it had none."
-        found = []
-        for unit in self.units:
-            x, trained, alone = unit.experiment, unit.load("train"), unit.load("backtest")
-            trades = self.portfolio.trades[self.portfolio.trades["symbol"] == x.symbol]
-            told = self.portfolio.decisions.loc[self.portfolio.decisions["symbol"] == x.symbol, "outcome"]
-            refused = trained.folds["refusal"].dropna()
-            auc = (trained.scores.get("auc") or {}).get("value")
-            idle = None if len(trades) else f"no model answered: {refused.iloc[0]}" if not len(trained.predictions) and len(refused) else why_idle(x, alone)
-            found.append({"coin": x.coin, "symbol": x.symbol, "params_hash": x.params.hash, "auc": auc, "n_answers": len(trained.predictions),
-                          "n_folds": len(trained.folds), "n_folds_refused": len(refused), "refusal": trained.refusal, "n_signals": len(told),
-                          "rejected": told[told != "accepted"].value_counts().sort_index().to_dict(), "n_trades": len(trades),
-                          "net": round(float(trades["net"].sum()), 2), "reason": idle})
-        return found
-
     def to_dict(self) -> dict[str, Any]:
         "Plain values, ready for JSON."
         p, first = self.portfolio, self.units[0]
-        d = dict(p.diagnostics)
+        coins, d = [_coin(unit, p) for unit in self.units], dict(p.diagnostics)
         by = {f"by_{cut}": d.pop(f"by_{cut}", {}) for cut in CUTS}
         by["by_hour"] = dict(sorted(by["by_hour"].items(), key=lambda hour: int(hour[0])))  # kept files know them as words
-        if not by["by_symbol"] and len(p.trades):
-            by["by_symbol"] = outcomes(p.trades, p.trades["symbol"])  # a run of one coin
-        coins = self.coins()
+        by["by_symbol"] = by["by_symbol"] or outcomes(p.trades, p.trades["symbol"])  # where there is but one
         return {
             "issue": first.issue, "title": first.title, "timeframe": first.experiment.timeframe, "simulated": first.simulated,
             "outcome": "traded" if len(p.trades) else "no_trades", "reason": None if len(p.trades) else "; ".join(str(c["reason"]) for c in coins),
-            "coins": coins, "trades": rows(p.trades), "totals": p.totals, "rejected": d.pop("rejected"), "waterfall": {"total": d.pop("waterfall"), **by},
+            "coins": coins, "trades": rows(p.trades), "totals": p.totals, "rejected": d["rejected"], "waterfall": {"total": d["waterfall"], **by},
             "metrics": p.metrics, "ledger_head": self.ledger_head, "files": [str(self.folder / name) for name in sorted((*deliverables(Portfolio), ANSWER))]}
 
     def text(self) -> str:
-        "For a person: what was earned, from gross to net in every cut, what was turned away."
-        d = self.to_dict()
-        mark = "SIMULATED · " if d["simulated"] else ""
-        lines = [f"{mark}{', '.join(c['coin'] for c in d['coins'])} {d['timeframe']} in one account, parameters of issue {d['issue']} ({d['title']}), up to the holdout", ""]
-        lines += [f"{c['coin']:6}{c['n_answers']:>8,} answers{c['n_signals']:>8,} signals{c['n_trades']:>7,} trades{c['net']:>14,.2f} USD net" + (f"  {c['reason']}" if c["reason"] else "")
-                  for c in d["coins"]]
-        for name, cut in d["waterfall"].items():
-            table = pd.DataFrame({"total": cut} if name == "total" else cut).T
-            if len(table) and len(self.portfolio.trades):
-                shown = table[["n_trades", *PARTS]].astype({"n_trades": int})
-                lines += ["", name.replace("_", " "), shown.to_string(float_format="{:,.2f}".format, header=name == "total")]
-        m = d["metrics"]
-        lines += ["", "turned away: " + (", ".join(f"{n:,} {name}" for name, n in d["rejected"].items()) or "nothing")]
-        if d["outcome"] == "traded":
-            sharpe = "–" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
-            lines += [f"net {m['net_return']:+.1%}, Sharpe ratio {sharpe} a year, worst drawdown {m['max_drawdown']:.1%}, {m['stop_loss_share']:.0%} of trades end at the "
-                      f"stop, held {m['mean_holding_h']:.1f} h on average"]
-        return "\n".join([*lines, f"Files: {self.folder}"])
+        "The same for a person."
+        return "\n".join([*_lines(self.to_dict()), f"Files: {self.folder}"])
 
-# %% ../../nbs/6_workbench/66e_backtests.ipynb #a13b72b1
+# %% ../../nbs/6_workbench/66e_backtests.ipynb #2a91e080
+def _lines(d: dict[str, Any]) -> list[str]:
+    "The answer as text."
+    m, whose = d["metrics"], f"parameters of issue {d['issue']} ({d['title']}), up to the holdout"
+    lines = [f"{'SIMULATED · ' if d['simulated'] else ''}{', '.join(c['coin'] for c in d['coins'])} {d['timeframe']} in one account, {whose}", ""]
+    for c in d["coins"]:
+        counts = f"{c['n_answers']:>8,} answers{c['n_signals']:>8,} signals{c['n_trades']:>7,} trades{c['net']:>14,.2f} USD net"
+        lines.append(f"{c['coin']:6}{counts}{'  ' + c['reason'] if c['reason'] else ''}")
+    for name, cut in d["waterfall"].items() if d["trades"] else ():
+        table = pd.DataFrame({"total": cut} if name == "total" else cut).T[["n_trades", *PARTS]].astype({"n_trades": int})
+        lines += ["", name.replace("_", " "), table.to_string(float_format="{:,.2f}".format, header=name == "total")]
+    lines += ["", "turned away: " + (", ".join(f"{n:,} {name}" for name, n in d["rejected"].items()) or "nothing")]
+    if d["trades"]:
+        lines.append(f"net {signed(m['net_return'])}, Sharpe ratio {signed(m['sharpe'], '.2f')} a year, worst drawdown {signed(m['max_drawdown'], '.1%')}; "
+                     f"{m['stop_loss_share']:.0%} of trades end at the stop, held {m['mean_holding_h']:.1f} h on average; "
+                     f"net {m['worst_net_usd']:,.2f} to {m['best_net_usd']:,.2f} USD over the orders of bars that touch both barriers")
+    return lines
+
+# %% ../../nbs/6_workbench/66e_backtests.ipynb #cad301ea
 def _fail(outcome: Outcome) -> None:
     "The error of a coin, raised as its own kind."
     kind = {InputError.exit_code: InputError, OutsideError.exit_code: OutsideError}.get(outcome.exit_code, GateError)

@@ -169,6 +169,7 @@ def signals(
     predictions: pd.DataFrame,  # Predictions on these bars
     trades: pd.DataFrame,  # Trades
     threshold: float,  # probability from which on a decision is taken
+    side: str = "model",  # who says which way; with vote, the answers are the chance that the market's vote is right
     hours: int = 256,  # shown, at the end
 ) -> "Figure":
     "Price with entries and exits; strength of the signal beneath."
@@ -177,17 +178,17 @@ def signals(
     first = bars.index[-1] - pd.Timedelta(hours=hours - 1)
     shown, prob = bars[bars.index >= first], predictions.loc[predictions.index >= first, "prob"]
     near = trades[(trades["exit_time"] >= first) & (trades["entry_time"] <= bars.index[-1])]
-    strength = 2 * prob - 1
-    sure = int((strength.abs() >= 2 * threshold - 1).sum())
+    strength, voted = 2 * prob - 1, side == "vote"
+    sure = int(((strength if voted else strength.abs()) >= 2 * threshold - 1).sum())
     with house_style():
         text = f"the last {hours} hours of the holdout: {sure} answers sure enough to act on, {len(near)} trades"
-        figure, (ax, below) = canvas(subject.title(text), "price with entries and exits at their fills; beneath, 2·P(up) − 1 and the threshold of a decision",
+        figure, (ax, below) = canvas(subject.title(text), f"price with entries and exits at their fills; beneath, 2·P({'the vote is right' if voted else 'up'}) − 1 and the threshold of a decision",
                                      3.2, (2.4, 1))
         ax.plot(times(shown.index), shown["close"], color=GREY, lw=1.0)
         _fills(ax, near, first)
         width = float(np.diff(times(shown.index)[:2])[0] / np.timedelta64(1, "D")) if len(shown) > 1 else 0.04
         below.bar(times(strength.index), strength, width=width, color=np.where(strength > 0, BLUE, ORANGE), lw=0)
-        for level in (2 * threshold - 1, 1 - 2 * threshold):
+        for level in (2 * threshold - 1, 1 - 2 * threshold)[: 1 if voted else 2]:
             below.axhline(level, color=INK, lw=0.7, ls="--")
         below.axhline(0, color=GREY, lw=0.7)
         ax.set_ylabel("price")
