@@ -153,9 +153,9 @@ def run_backtest(
     with progress("stages", steps + 1) as step:
         n_workers = min(settings.n_workers, len(asked))
         with pool(n_workers) if n_workers > 1 else Here() as executor:
-            outcomes = [Outcome(unit) for unit in asked]
-            run_stages(executor, outcomes, TRIED, RunOptions(notebooks=False), step)
-        for outcome in outcomes:
+            ways = [Outcome(unit) for unit in asked]
+            run_stages(executor, ways, TRIED, RunOptions(notebooks=False), step)
+        for outcome in ways:
             if outcome.error:
                 _fail(outcome)
         for unit in asked:
