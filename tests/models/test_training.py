@@ -226,3 +226,14 @@ def test_targets_that_are_not_numbers_are_an_error(rows, params):
     labels.iloc[700, 0] = np.nan
     with pytest.raises(InputError, match=re.escape(f"y at {labels.index[700]} is nan though its end is known")):
         walk_forward(features, labels, split(labels), params(), 42)
+
+
+def test_bins_are_cut_again_when_the_first_value_is_missing(rows, params):
+    features, labels = rows(2400)
+    features = features.fillna(0.0)
+    folds = split(labels, days=35)
+    windows = [fold.train_rows() for fold in folds]
+    assert len({id(origin) for origin in Bins(features).plan(windows)}) == 1
+    features.iloc[windows[1][-1], 3] = np.nan
+    assert [len(origin) for origin in Bins(features).plan(windows)] == [len(windows[0]), len(windows[1]), len(windows[1])]
+    assert walk_forward(features, labels, folds, params(), 42).refusals == {}
