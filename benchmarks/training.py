@@ -111,9 +111,8 @@ class Walk:
     def subset(self, i: int) -> lgb.Dataset:
         "What `lgb.train` is handed for a window."
         a, b, _, _ = self.spans[i]
-        window = self.rows[i].bins["lightgbm"].subset(list(range(a, b))).construct()
+        window = self.rows[i].bins["lightgbm"].rows.subset(list(range(a, b))).construct()
         window.set_label(self.y[a:b].astype("float32"))
-        window.set_weight(np.ones(b - a, "float32"))
         return window
 
     def settings(self) -> dict:

@@ -30,7 +30,7 @@ from .return_scores import Baseline, baseline, score_returns
 from .samples import learned, longest_label, outcomes, refuse_unknown
 from .scores import Scores, score
 
-# %% ../../nbs/3_models/33_training.ipynb #d32e5fbd
+# %% ../../nbs/3_models/33_training.ipynb #ad7b5074
 KEPT = 4  # windows, and cuts, that are remembered at a time
 
 
@@ -69,14 +69,14 @@ class Bins:
         self,
         windows: Sequence[np.ndarray],  # training rows of each fold, in order of the walk
     ) -> list[np.ndarray]:  # for each fold the window whose bins its model has
-        "Cut at the first fold, and wherever a feature has come to be recorded."
+        "Cut at the first fold, wherever a feature has come to be recorded, and where the first value is missing."
         origins: list[np.ndarray] = []
-        present = np.zeros(len(self.rows.names))
+        present, complete = np.zeros(len(self.rows.names)), False
         for window in windows:
-            now = _presence(self.rows, window) if window.size else present
-            if not origins or (now > 2 * present).any():
+            now, all_there = _presence(self.rows, window) if window.size else (present, complete)
+            if not origins or (now > 2 * present).any() or complete > all_there:
                 origins.append(window)
-                present = now
+                present, complete = now, all_there
             else:
                 origins.append(origins[-1])
         return origins
@@ -100,11 +100,11 @@ def _cut(rows: Rows, params: ModelParams, origin: np.ndarray, seed: int) -> Mapp
     return learner_of(params, seed).cut(rows, origin).bins
 
 
-def _presence(rows: Rows, window: np.ndarray) -> np.ndarray:
-    "Share of the window's rows in which each feature has a value; 0 for one that never varies there."
+def _presence(rows: Rows, window: np.ndarray) -> tuple[np.ndarray, bool]:
+    "Share of the window's rows in which each feature has a value, 0 for one that never varies there; and whether none is missing."
     x = rows.matrix[window]
-    varies = np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0)
-    return np.isfinite(x).mean(axis=0) * varies
+    varies, share = np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0), np.isfinite(x).mean(axis=0)
+    return share * varies, bool((share == 1).all())
 
 # %% ../../nbs/3_models/33_training.ipynb #fd91b3a0
 @dataclass(frozen=True)

@@ -124,6 +124,67 @@ def test_missing_is_never_zero(data, params):
     assert learner.margin(zero) != learner.margin(missing)
 
 
+def leaves_of(node, row):
+    "Where LightGBM's own dump sends a row, a missing value to the child with more rows."
+    def count(child):
+        return child.get("internal_count", child.get("leaf_count"))
+    while "leaf_value" not in node:
+        v, left, right = row[node["split_feature"]], node["left_child"], node["right_child"]
+        node = (left if count(left) >= count(right) else right) if np.isnan(v) else left if v <= node["threshold"] else right
+    return node["leaf_value"]
+
+
+@pytest.mark.parametrize("task", ["direction", "return"])
+def test_where_nothing_was_missing_a_missing_value_goes_with_the_many(task, data, params):
+    "The trees are LightGBM's own on bins without a place for what is missing; nothing else about them is changed."
+    rows, up, weight = data
+    whole, p = Rows(np.nan_to_num(rows.matrix), rows.names, rows.at), params(task=task)
+    target = up if task == "direction" else rows.values[:, 0].astype("float64")
+    mine = LightGBM(p, 5).fit(whole, target, weight)
+    plain = lgb.train(mine._settings(), lgb.Dataset(whole.matrix, target, weight=weight, feature_name=list(rows.names), params=mine._settings()), 30)
+    assert np.array_equal(mine.margin(whole), plain.predict(whole.matrix, raw_score=True))
+    dump = [tree["tree_structure"] for tree in plain.dump_model()["tree_info"]]
+    holes = whole.matrix[:200].copy()
+    holes[np.random.default_rng(1).random(holes.shape) < 0.4] = np.nan
+    said = mine.margin(Rows(holes, rows.names, np.arange(200)))
+    np.testing.assert_allclose(said, [sum(leaves_of(tree, row) for tree in dump) for row in holes], atol=1e-12)
+    again = LightGBM.from_files(mine.files(), p, 5)
+    assert again.files() == mine.files() and np.array_equal(again.importance(), mine.importance())
+
+
+def test_a_value_missing_only_after_the_bins_were_cut_is_not_taken_for_zero(data, params):
+    rows, up, weight = data
+    matrix, window = np.nan_to_num(rows.matrix), np.arange(500, 2500)
+    matrix[1500:, 2] = np.nan
+    late = Rows(matrix, rows.names, rows.at)
+    cut = LightGBM(params(), 5).cut(late, np.arange(0, 1000))
+    assert cut.bins["lightgbm"].complete
+    mine = LightGBM(params(), 5).fit(cut.take(window), up[window], weight[window])
+    assert mine.files() == LightGBM(params(), 5).fit(late.take(window), up[window], weight[window]).files()
+    early = np.arange(0, 1400)
+    assert LightGBM(params(), 5).fit(cut.take(early), up[early], weight[early]).booster_.num_trees() == 30
+
+
+def test_weights_of_one_are_no_weights(data, params):
+    rows, up, _ = data
+    ones = np.ones(up.size)
+    for task, target in (("direction", up), ("return", rows.values[:, 0].astype("float64"))):
+        learner = LightGBM(params(task=task), 5)
+        cut = learner.cut(rows, rows.at)
+        window = cut.bins["lightgbm"].rows.subset(rows.at.tolist()).construct()
+        window.set_label(target.astype("float32"))
+        window.set_weight(ones.astype("float32"))
+        theirs = lgb.train(learner._settings(), window, 30).predict(rows.values, raw_score=True)
+        np.testing.assert_allclose(learner.fit(cut, target, ones).margin(rows), theirs, atol=1e-9)
+
+
+def test_trees_of_one_leaf_are_told_nothing(data, params):
+    rows, up, weight = data
+    flat = Rows(np.zeros_like(rows.matrix), rows.names, rows.at)
+    learner = LightGBM(params(), 5).fit(flat, up, weight)
+    assert np.ptp(learner.margin(flat)) == 0 and LightGBM.from_files(learner.files(), params(), 5).files() == learner.files()
+
+
 @pytest.mark.parametrize("kind", [LightGBM, HistGradientBoosting, XGBoost])
 def test_stages_end_at_the_margin(kind, data, params):
     rows, up, weight = data

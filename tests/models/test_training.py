@@ -264,3 +264,14 @@ def test_a_refused_return_keeps_its_means_and_scores_with_reasons(rows, params):
     t = walk_forward(features, labels, split(labels), params(task="return", min_rows=10**6), 42)
     assert t.folds["learned_r2"].isna().all() and t.folds["y_mean"].notna().all()
     assert all(s.value is None and s.reason for s in t.scores["overall"].values())
+
+
+def test_bins_are_cut_again_when_the_first_value_is_missing(rows, params):
+    features, labels = rows(2400)
+    features = features.fillna(0.0)
+    folds = split(labels, days=35)
+    windows = [fold.train_rows() for fold in folds]
+    assert len({id(origin) for origin in Bins(features).plan(windows)}) == 1
+    features.iloc[windows[1][-1], 3] = np.nan
+    assert [len(origin) for origin in Bins(features).plan(windows)] == [len(windows[0]), len(windows[1]), len(windows[1])]
+    assert walk_forward(features, labels, folds, params(), 42).refusals == {}
