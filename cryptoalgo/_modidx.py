@@ -2592,6 +2592,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'cryptoalgo/trading/engine.py'),
                                            'cryptoalgo.trading.engine.Backtest.to_dict': ( '4_trading/engine.html#backtest.to_dict',
                                                                                            'cryptoalgo/trading/engine.py'),
+                                           'cryptoalgo.trading.engine._by_entry': ( '4_trading/engine.html#_by_entry',
+                                                                                    'cryptoalgo/trading/engine.py'),
                                            'cryptoalgo.trading.engine._sums': ( '4_trading/engine.html#_sums',
                                                                                 'cryptoalgo/trading/engine.py'),
                                            'cryptoalgo.trading.engine._table': ( '4_trading/engine.html#_table',

@@ -155,7 +155,7 @@ def net_interval(
     if tape.trades["both_touched"].any():
         runs = [walk(prepared, decisions, {s: c.model_copy(update={"ambiguity": order}) for s, c in zip(prepared.symbols, configs)})
                 for order in ("worst", "best")]
-    nets = [float(_trades(run.trades, prepared)["net"].sum()) for run in runs]
+    nets = [float(pd.Series(_by_entry(run.trades)["net"]).sum()) for run in runs]
     return {"best_net": max(nets), "worst_net": min(nets)}
 
 # %% ../../nbs/4_trading/42_engine.ipynb #4798ccc7
@@ -183,9 +183,14 @@ def simulate(
                     dict(zip(reasons.tolist(), counts.tolist())), record)
 
 
+def _by_entry(records: np.ndarray) -> np.ndarray:
+    "The kernel's records by entry time, then symbol."
+    return records[np.lexsort((records["coin"], records["entry_bar"]))]
+
+
 def _trades(records: np.ndarray, prepared: Prepared) -> pd.DataFrame:
-    "The kernel's records as a frame, by entry time, then symbol."
-    records = records[np.lexsort((records["coin"], records["entry_bar"]))]
+    "The kernel's records as a frame."
+    records = _by_entry(records)
     times = {name: from_ms(prepared.times[records[f"{name}_bar"]]) for name in ("decision", "entry", "exit")}
     columns: dict[str, Any] = {name: records[name] for name in TRADE_COLUMNS if name in (TRADE.names or ())}
     columns |= {f"{name}_time": index for name, index in times.items()}

@@ -77,4 +77,6 @@ def totals_text(
     lines = [waterfall(trades, trades["exit_reason"]).to_string(float_format="{:,.2f}".format)] if len(trades) else ["no trades"]
     lines += [f"rejected: {', '.join(f'{count} {reason}' for reason, count in answer['rejected'].items())}"] * bool(answer["rejected"])
     lines += [f"no funding recorded for: {', '.join(answer['totals']['without_funding'])}"] * bool(answer["totals"]["without_funding"])
+    worst, best = (answer["totals"][f"{end}_net"] for end in ("worst", "best"))
+    lines += [f"net {worst:,.2f} to {best:,.2f}, by the order in which a bar touched both levels"] * (worst < best)
     return "\n".join(lines)

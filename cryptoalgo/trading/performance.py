@@ -103,7 +103,9 @@ def metrics(
     ratios = ("sharpe", "sortino", "ann_vol", "ann_return_geometric", "calmar", "ulcer")
     account = {name: None if ruined else _plain(days[name]) for name in ratios}
     return {
-        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"], "compounds": result.totals["compounds"], **account, "ruined": ruined,
+        "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"],
+        "worst_net_usd": result.totals["worst_net"], "best_net_usd": result.totals["best_net"],  # over the order inside bars that touch both
+        "compounds": result.totals["compounds"], **account, "ruined": ruined,
         "max_drawdown": result.totals["max_drawdown"],  # at bar closes
         "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",

@@ -508,6 +508,8 @@ def test_files_give_what_frames_give(tmp_path):
     assert out["trades"][0]["entry_time"].endswith("Z") and set(out["trades"][0]) == set(TRADE_COLUMNS)
     assert run_files(tmp_path / "decisions.csv", {"": tmp_path / "X-1h.csv"}, {}, tmp_path / "config.json")["totals"]["without_funding"] == ["X"]
     assert "total" in totals_text(out) and "take_profit" in totals_text(out)
-    assert totals_text({"trades": [], "rejected": {"cooldown": 2}, "totals": {"without_funding": []}}) == "no trades\nrejected: 2 cooldown"
+    nothing = {"without_funding": [], "worst_net": 0.0, "best_net": 0.0}
+    assert totals_text({"trades": [], "rejected": {"cooldown": 2}, "totals": nothing}) == "no trades\nrejected: 2 cooldown"
+    assert "net -1.00 to 2.00" in totals_text({"trades": [], "rejected": {}, "totals": nothing | {"worst_net": -1.0, "best_net": 2.0}})
     with pytest.raises(InputError, match="no such file"):
         run_files(tmp_path / "none.csv", {"X": tmp_path / "X-1h.csv"}, {}, tmp_path / "config.json")
