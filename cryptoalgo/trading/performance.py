@@ -109,7 +109,7 @@ def metrics(
         "max_drawdown": result.totals["max_drawdown"],  # at bar closes
         "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",
-        **_by_bar(result), "best_net_usd": result.totals["best_net"], "worst_net_usd": result.totals["worst_net"],  # over the orders of a bar that touches both
+        **_by_bar(result),
     }
 
 # %% ../../nbs/4_trading/44_performance.ipynb #79f4626e
