@@ -103,7 +103,7 @@ class Stack:
 
 ENSEMBLES: dict[str, type[Ensemble]] = {"average": Average, "stack": Stack}
 
-# %% ../../nbs/3_models/31g_ensembles.ipynb #1424b3b6
+# %% ../../nbs/3_models/31g_ensembles.ipynb #bda2961c
 def parts_of(
     params: ModelParams,  # name, members, offsets_days
 ) -> list[tuple[ModelParams, int, str]]:  # the member's own parameters, its offset in days, the folder of its files ("" alone)
@@ -115,7 +115,7 @@ def parts_of(
     parts = {}
     for name in params.members:
         for days in params.offsets_days:
-            folder = f"members/{name}-{days}d/"
+            folder = f"{name}-{days}d/"
             if name in ENSEMBLES or days < 0 or folder in parts:
                 raise InputError(f"model.members = {name} at {days} days: a member is a learner, at an offset of 0 days or more, "
                                  "and is named once; change members or offsets_days")

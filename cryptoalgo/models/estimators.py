@@ -169,7 +169,7 @@ class _Kept(_Explained):
         model.model_id_ = digest(text)[:12]
         return model
 
-# %% ../../nbs/3_models/32_estimators.ipynb #4b5dda63
+# %% ../../nbs/3_models/32_estimators.ipynb #47b52750
 class Model(_Kept):
     "A member by name, or an ensemble of members, or a refusal."
 
@@ -232,7 +232,7 @@ class Model(_Kept):
             said = prob.mean(axis=1, keepdims=True)
         at = np.flatnonzero(common.told & np.isfinite(said[:, 0]))
         self.validation_ = auc(said[at, 0], common.up[at], overlap_lag(longest_label(common.labels)))
-        if (self.validation_.value or 0.0) < self.params.min_auc:
+        if self.validation_.value is None or self.validation_.value < self.params.min_auc:
             what = self.validation_.reason if self.validation_.value is None else f"AUC {self.validation_.value:.3f}"
             raise Refused("min_auc", f"{what} on purged folds of the training window; {self.params.min_auc} is needed")
         return None if kind is None else kind(self.params).fit(prob[at], common.up[at], common.weight[at])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MISSING', 'Trees', 'grown', 'Cut', 'HistGradientBoosting']
 
-# %% ../../nbs/3_models/31c_histogram.ipynb #4cf95adc
+# %% ../../nbs/3_models/31c_histogram.ipynb #cc1773ea
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+from ..core.errors import InputError
 from ..core.provenance import plain
 from ..core.sections import ModelParams
 from .learners import Rows, one_thread, stages_of
@@ -122,7 +123,7 @@ def _read(state: Mapping[str, Any]) -> Trees:
         raise ValueError("trees whose nodes lead outside of them")
     return trees
 
-# %% ../../nbs/3_models/31c_histogram.ipynb #cbabe5a0
+# %% ../../nbs/3_models/31c_histogram.ipynb #fa5bda5c
 class HistGradientBoosting:
     "scikit-learn's gradient-boosted trees on histograms, with logistic or squared loss."
 
@@ -160,14 +161,16 @@ class HistGradientBoosting:
         self.trees_, self.features_ = _trees(grower, cut.edges), len(rows.names)
         return self
 
-    def _start(self, n: int) -> np.ndarray:
-        return np.full(n, self.trees_.base)
+    def _start(self, rows: Rows) -> np.ndarray:
+        if len(rows.names) != self.features_:  # a walk does not look where it steps
+            raise InputError(f"{len(rows.names)} features for trees of {self.features_}: give those of the fit, in their order")
+        return np.full(rows.at.size, self.trees_.base)
 
     def margin(self, rows: Rows) -> np.ndarray:
-        return grown(self.trees_, rows.values, self._start(rows.at.size), 0, self.trees_.root.size)
+        return grown(self.trees_, rows.values, self._start(rows), 0, self.trees_.root.size)
 
     def stages(self, rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
-        values, margin = rows.values, self._start(rows.at.size)
+        values, margin = rows.values, self._start(rows)
         for start, stop in stages_of(self.params.n_estimators):
             margin = grown(self.trees_, values, margin, start, min(stop, self.trees_.root.size))
             yield stop, margin

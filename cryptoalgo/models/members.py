@@ -71,7 +71,7 @@ def refuse_little(
         only = "one class only" if least == 0 else f"{least} rows of the rarer class"
         raise Refused("min_class_rows", f"{only} among {up.size}; {needed} of each are needed")
 
-# %% ../../nbs/3_models/31f_members.ipynb #12de425b
+# %% ../../nbs/3_models/31f_members.ipynb #950f60a9
 class Member:
     "A learner and the calibration of its margin."
 
@@ -121,6 +121,8 @@ class Member:
     def _calibrated(self, sample: Sample, at: np.ndarray) -> Isotonic | Platt:
         "A calibrator of the margins out of fold at some rows, those that say true or false."
         at = at[sample.told[at] & np.isfinite(self.margin_[at])]
+        if at.size == 0:
+            raise Refused("calibration_folds", f"{self.params.name} has no answer out of fold to calibrate on")
         return CALIBRATORS[self.params.calibration]().fit(self.margin_[at], sample.up[at], sample.weight[at])
 
     def held_out(self, sample: Sample) -> np.ndarray:

@@ -101,10 +101,14 @@ def _dataset(r: Dataset, unit: UnitPlace) -> Iterator[Path]:
 # %% ../../nbs/6_workbench/65_artefacts.ipynb #0bda957f
 def _forget_model(folder: Path) -> None:
     "Remove the files of an earlier model, whatever its learners called them: its description lists them."
+    names: list[str] = []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        for name in json.loads((folder / "model.json").read_text(encoding="utf-8"))["sha256"]:
-            if (folder / name).resolve().is_relative_to(folder.resolve()):
-                (folder / name).unlink(missing_ok=True)
+        names = list(json.loads((folder / "model.json").read_text(encoding="utf-8"))["sha256"])
+    for file in (folder / name for name in names):
+        if file.resolve().is_relative_to(folder.resolve()):
+            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not the last of its folder
+                file.parent.rmdir()
 
 
 def _trained(r: Trained, unit: UnitPlace) -> Iterator[Path]:

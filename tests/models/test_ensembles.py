@@ -1,10 +1,7 @@
 "Members from several beginnings, made one: what each learned, how they are combined, and that nothing outside the window has a say."
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,7 +32,7 @@ def test_an_ensemble_of_one_is_the_one(rows, params):
     for a, b in zip(one.answers(features), alone.answers(features)):
         assert np.array_equal(a, b, equal_nan=True)
     assert (one.answers(features).spread == 0).all() and np.isnan(one.answers(features).yhat).all()
-    assert one.files()["members/lightgbm-0d/model.txt"] == alone.files()["model.txt"]
+    assert one.files()["lightgbm-0d/model.txt"] == alone.files()["model.txt"]
     assert one.importance_["feature"].tolist() == alone.importance_["feature"].tolist()
 
 
@@ -73,30 +70,11 @@ def test_an_ensemble_of_every_learner_is_read_back_bit_for_bit(name, task, rows,
     assert curve["iteration"].tolist() == list(range(1, 9)) and np.isfinite(curve.to_numpy()).all()
 
 
-SCRIPT = """
-import sys
-from dataclasses import replace
-sys.path.insert(0, {tests!r})
-from conftest import SMALL, make_rows
-from cryptoalgo.core.sections import ModelParams
-from cryptoalgo.models.estimators import Model
-p = ModelParams(**{{**SMALL, "name": "stack", "n_estimators": 8, "members": {members!r}, "offsets_days": (0, 3)}})
-print(Model(p, 42).fit(*make_rows(1500)).model_id_)
-"""
-
-
-def test_another_process_learns_the_same_stack_of_every_learner(rows, params):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), members=ALL)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    p = combined(params, "stack", ALL, (0, 3))
-    assert done.stdout.split() == [Model(p, 42).fit(*rows(1500)).model_id_]
-
-
 @pytest.mark.parametrize("task", ["direction", "return"])
 @pytest.mark.parametrize("calibration", ["isotonic", "platt"])
 def test_nothing_after_the_window_reaches_members_calibrators_or_stack(calibration, task, rows, params):
-    features, labels = rows()
-    window, ids = np.arange(500, 2000), []
+    features, labels = rows(1800)
+    window, ids = np.arange(300, 1500), []
     learners = tuple(n for n in ALL if (n, task) != ("logistic", "return"))
     for noise in (0.0, 9.0):
         other, others = features.copy(), labels.copy()
@@ -220,7 +198,17 @@ def test_a_learner_that_is_silent_on_some_rows_leaves_them_without_an_answer(row
             assert np.isnan(column[:200]).all() and np.isfinite(column[200:]).all()
 
 
+def test_a_learner_that_never_answers_is_refused_whatever_the_floor(rows, params, monkeypatch):
+    class Silent(LEARNERS["ridge"]):
+        def margin(self, rows):
+            return np.full(rows.at.size, np.nan)
+
+    monkeypatch.setitem(members.LEARNERS, "ridge", Silent)
+    for name in ("ridge", "average"):
+        assert Model(combined(params, name, ("ridge",), (0,), min_auc=0.0)).fit(*rows(1500)).refusal_ is not None
+
+
 def test_members_are_named_by_their_folders(params):
     assert [folder for *_, folder in parts_of(combined(params, learners=("ridge", "xgboost"), offsets=(0, 3)))] == [
-        "members/ridge-0d/", "members/ridge-3d/", "members/xgboost-0d/", "members/xgboost-3d/"]
+        "ridge-0d/", "ridge-3d/", "xgboost-0d/", "xgboost-3d/"]
     assert parts_of(params()) == [(params(), 0, "")]

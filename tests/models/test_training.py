@@ -154,11 +154,11 @@ MANY = {"name": "stack", "members": ("lightgbm", "ridge", "xgboost", "hist_gradi
 
 @pytest.mark.parametrize("change", [{}, MANY, {"task": "return", "quantised": True}])
 def test_workers_change_nothing_but_the_time(change, rows, params):
-    features, labels = rows()
-    folds, told = split(labels, n_folds=4), []
+    features, labels = rows(2000)
+    folds, told = split(labels, days=35), []
     one = walk_forward(features, labels, folds, params(**change), 42)
     assert same(one, walk_forward(features, labels, folds, params(**change), 42, lambda done, n: told.append((done, n)), workers=2))
-    assert told == [(k, 4) for k in range(1, 5)]
+    assert told == [(k, 3) for k in range(1, 4)]
     with ThreadPoolExecutor(3) as pool:
         assert same(one, walk_forward(Bins(features), labels, folds, params(**change), 42, executor=pool))
         assert pool.submit(int, "1").result() == 1  # it is the caller's to close
@@ -178,13 +178,13 @@ def test_processes_learn_the_same_bytes_and_a_fork_is_refused(rows, params):
 
 def test_reused_bins_are_as_good_as_fresh_ones(rows, params):
     "Whatever was walked before on the same rows, with other windows, bins, learners or seeds, and however much was forgotten since."
-    features, labels = rows(4000)
-    features.iloc[:1700, 5] = np.nan
-    folds = split(labels, n_folds=4)
+    features, labels = rows(2400)
+    features.iloc[:1000, 5] = np.nan
+    folds = split(labels, days=35)
     fresh = {name: walk_forward(features, labels, folds, params(name=name, n_estimators=8), 42) for name in ("lightgbm", "hist_gradient_boosting")}
     bins = Bins(features)
     assert len({id(origin) for origin in bins.plan([f.train_rows() for f in folds])}) > 1
-    before = [(labels, folds[2:], {}, 42), (labels, split(labels, "sliding", 3), {"max_bin": 15}, 42), (labels, folds, {"max_bin": 15}, 7)]
+    before = [(labels, folds[1:], {}, 42), (labels, split(labels, "sliding", 3, 30), {"max_bin": 15}, 42), (labels, folds, {"max_bin": 15}, 7)]
     for other, some, change, seed in before:
         for name in fresh:
             walk_forward(bins, other, some, params(**{"name": name, "n_estimators": 8, **change}), seed)
