@@ -207,7 +207,7 @@ class ObjectiveParams(Section):
     max_drawdown: float = 0.25
     trades_per_week: float = 0.0  # target; below it down to −.6
 
-
+# %% ../../nbs/0_core/03a_sections.ipynb #ca375f21
 class SearchParams(Section):
     "How long a study may look for better parameters, and when it stops (M6, M8)."
     space: dict[str, Range | None] = {}  # by dotted name: rules.threshold; null = not searched after all

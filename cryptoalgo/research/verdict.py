@@ -154,7 +154,7 @@ def _by_slice(x: Experiment, equity: pd.DataFrame, trades: pd.DataFrame) -> dict
     return {"slices": found, "slice_trades": min(s["n_trades"] for s in found.values()),
             "slices_positive": float(np.mean([s["net_return"] > 0 for s in found.values()]))}
 
-
+# %% ../../nbs/5_research/52_verdict.ipynb #eeb8620a
 def _regimes_positive(diagnostics: dict[str, Any]) -> float | None:
     "Share of the known regimes with a net gain; None when nothing was traded in any."
     nets = [row["net"] for name, row in diagnostics["by_regime"].items() if name != "unknown"]

@@ -147,7 +147,7 @@ def _against_outcomes(r: Trained, unit: UnitPlace) -> dict[str, "Figure"]:
     return {"regression": training_figures.regression(subject, pd.DataFrame({"said": percent, "came": 1e4 * r.outcomes["ret"]}), ("probability that was said (%)", "return (bp)")),
             "residuals": training_figures.residuals(subject, rate, "points")}
 
-
+# %% ../../nbs/6_workbench/65_artefacts.ipynb #ec6be2b7
 def _trained(r: Trained, unit: UnitPlace) -> Iterator[Path]:
     proof, subject, folder, task = unit.folder / "proof", _of(unit), unit.folder, unit.experiment.params.model.task
     _forget_model(folder)

@@ -110,7 +110,7 @@ class Outcome:
 
 WEEK_S = 7 * 86_400  # for a cell that has a budget of its own
 
-
+# %% ../../nbs/6_workbench/64_runner.ipynb #2cd006d8
 class Work(NamedTuple):
     "Report of one stage."
     status: str  # computed | kept | failed
