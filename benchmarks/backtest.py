@@ -35,11 +35,10 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from cryptoalgo.trading import kernel as k  # noqa: E402
-from cryptoalgo.trading.config import EngineConfig, read_config, rules_of  # noqa: E402
+from cryptoalgo.trading.config import EngineConfig, read_config  # noqa: E402
 from cryptoalgo.trading.engine import grid, simulate, walk  # noqa: E402
 from cryptoalgo.trading.grid import product  # noqa: E402
 from cryptoalgo.trading.market import Prepared, prepare  # noqa: E402
-from cryptoalgo.trading.scores import SCORE, lane_of, next_decision, walk_lane  # noqa: E402
 
 N, VOL, HOLD, SLOW = 50_000, 0.01, 48, 2  # SLOW: turns of calls that take seconds
 LEVELS, STOPS, TARGETS = np.linspace(0.3, 2.1, 10), np.linspace(0.005, 0.05, 10), np.linspace(0.01, 0.1, 10)
@@ -92,23 +91,18 @@ class Ours(NamedTuple):
     def by_tables(self) -> pd.DataFrame:
         return grid(self.prepared, self.sets, config(*MIDDLE[1:]), self.axes)
 
-    def by_kernel(self) -> np.ndarray:
-        "What `grid` does where tables cannot, made to do it where they can."
-        lane, found = lane_of(self.prepared), np.zeros((len(LEVELS), len(STOPS) * len(TARGETS)), SCORE)
-        rules = np.repeat(rules_of([config(*MIDDLE[1:])], self.prepared.symbols, self.prepared.step_ms), found.shape[1])
-        rules["stop_loss"], rules["take_profit"] = np.repeat(STOPS, len(TARGETS)) / VOL, np.tile(TARGETS, len(STOPS)) / VOL
-        for d, scores in zip(self.sets.values(), found):
-            walk_lane(lane, d.bar, d.side, d.sigma, next_decision(d.bar, N), rules, 1e5, scores)
-        return found.ravel()
+    def by_kernel(self) -> pd.DataFrame:
+        "A long at leverage 1 is never liquidated: the same trades, under a rule that tables cannot express."
+        return grid(self.prepared, self.sets, config(*MIDDLE[1:], leverage=1, maintenance_margin=0), self.axes)
 
     def same(self) -> dict[str, Any]:
         "Do tables and kernel come to the same trades?"
         tables, kernel = self.by_tables(), self.by_kernel()
-        assert set(tables["by"]) == {"tables"}
+        assert set(tables["by"]) == {"tables"} and set(kernel["by"]) == {"kernel"}
         counts = ["n_trades", "n_wins", "n_stops", "n_both_touched", "held_bars"]
-        return {"same_counts": all((tables[c].to_numpy() == kernel[c]).all() for c in counts),
-                "net_differs_by": float(np.abs(tables["net"].to_numpy() / kernel["net"] - 1).max()),
-                "sharpe_differs_by": float(np.abs(tables["sharpe_daily"].to_numpy() - kernel["sharpe_daily"]).max())}
+        return {"same_counts": bool((tables[counts] == kernel[counts]).all(axis=None)),
+                "net_differs_by": float((tables["net"] / kernel["net"] - 1).abs().max()),
+                "sharpe_differs_by": float((tables["sharpe_daily"] - kernel["sharpe_daily"]).abs().max())}
 
 
 def ours_on(bars: pd.DataFrame, funding: pd.DataFrame, signal: np.ndarray) -> Ours:
