@@ -52,7 +52,7 @@ def test_every_title_of_a_simulated_market_says_so(unit, monkeypatch):
 def test_a_model_of_turning_points_leaves_its_criteria(unit):
     p = unit.experiment.params
     turning = p.model_copy(update={"labels": p.labels.model_copy(update={"kind": "turning_point_return"}), "model": p.model.model_copy(update={"task": "return"})})
-    place = replace(unit, experiment=replace(unit.experiment, params=turning), folder=unit.folder / "turning")
+    place = replace(unit, asked=replace(unit.asked, params=turning), folder=unit.folder / "turning")
     made = results(unit)["train"]
     yhat, y = 0.9 * made.outcomes["y"], made.outcomes["y"]
     scores = made.scores | as_plain(score_returns(yhat, y, 1))
@@ -63,7 +63,7 @@ def test_a_model_of_turning_points_leaves_its_criteria(unit):
     assert told[0]["threshold"] == 0.70 and told[-1] | {"words": ""} == told[-1] | {"verdict": "not measured", "value": None, "words": ""}
     drawn = {f.name for f in (place.folder / "proof").glob("*.png")}
     assert {"training_criteria.png", "training_regression.png", "training_residuals.png"} <= drawn
-    publish(results(unit)["train"], replace(place, experiment=unit.experiment))
+    publish(results(unit)["train"], replace(place, asked=unit.asked))
     assert not (place.folder / "proof" / "training_criteria.png").exists()
 
 
