@@ -97,17 +97,17 @@ def trade_results(
     if not len(trades):
         return in_words(subject.title("trades by exit"), "No trade.")
     bps = trades["net"] / notional * 1e4
-    groups = bps.groupby(trades["exit_reason"])
-    order = groups.size().sort_values(ascending=False, kind="stable").index
+    groups = dict(iter(bps.groupby(trades["exit_reason"])))  # get_group of pandas 3.1 does not find the only row of a series
+    order = sorted(groups, key=lambda reason: -len(groups[reason]))
     text = f"the median trade made {signed(bps.median(), '+.0f')} bp net, the mean {signed(bps.mean(), '+.1f')} bp"
     with house_style():
         figure, (ax,) = canvas(subject.title(text), "net result per trade in bp of notional: box to the quartiles, whiskers to 5 and 95 %, line at "
                                "the mean", 0.3 + 0.36 * len(order), left=1.7)
         ax.axvline(0, color=GREY, lw=0.9)
-        ax.boxplot([groups.get_group(reason) for reason in order], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.55,
+        ax.boxplot([groups[reason] for reason in order], orientation="horizontal", whis=(5, 95), showfliers=False, widths=0.55,
                    meanline=True, showmeans=True, patch_artist=True, medianprops={"color": "none"}, meanprops={"color": INK, "ls": "-", "lw": 1.4},
                    boxprops={"facecolor": SKY, "edgecolor": BLUE, "lw": 0.8}, whiskerprops={"color": BLUE}, capprops={"color": BLUE})
-        ax.set_yticks(range(1, len(order) + 1), [f"{reason.replace('_', ' ')}  n={len(groups.get_group(reason)):,}" for reason in order])
+        ax.set_yticks(range(1, len(order) + 1), [f"{reason.replace('_', ' ')}  n={len(groups[reason]):,}" for reason in order])
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("bp of notional, net")

@@ -114,6 +114,12 @@ def test_the_waterfall_ends_at_net():
     assert heights[:4] == [100.0, 80.0, 30.0, 35.0] and heights[4] == 35.0
 
 
+def test_a_single_trade_is_drawn():
+    trades = pd.DataFrame({"net": [43.0], "exit_reason": pd.Series(["take_profit"], dtype="str")})
+    figure = trade_figures.trade_results(Subject("DOGE 1h", False), trades, pd.Series([1000.0]))
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["take profit  n=1"]
+
+
 def test_checks_show_what_was_not_measured_as_failed(unit):
     evidence = results(unit, refused=True)["validate"].evidence
     texts = [t.get_text() for t in trade_figures.checks(Subject("BTC 1h", True), evidence).axes[0].texts]
