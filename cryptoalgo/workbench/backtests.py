@@ -77,17 +77,16 @@ CUTS = ("exit_reason", "regime", "side", "hour", "symbol")
 ANSWER = "backtest.json"  # without the trades, which have a file of their own
 
 
-def _coin(unit: Unit, portfolio: Portfolio) -> dict[str, Any]:
-    "A coin's model, its signals, its trades in the joint account, and why it had none."
+def _coin(unit: Unit, portfolio: Portfolio, row: dict[str, Any]) -> dict[str, Any]:
+    "A coin's model, its signals, its row of the waterfall (none without trades), and why it had none."
     x, trained = unit.experiment, unit.load("train")
-    net = portfolio.trades.loc[portfolio.trades["symbol"] == x.symbol, "net"]
     told = portfolio.decisions.loc[portfolio.decisions["symbol"] == x.symbol, "outcome"]
     refused, auc = trained.folds["refusal"].dropna(), (trained.scores.get("auc") or {}).get("value")
     idle = f"no model answered: {refused.iloc[0]}" if len(refused) == len(trained.folds) else why_idle(x, told)
     return {"coin": x.coin, "symbol": x.symbol, "params_hash": x.params.hash, "auc": auc, "n_answers": len(trained.predictions),
             "n_folds": len(trained.folds), "n_folds_refused": len(refused), "refusal": trained.refusal, "n_signals": len(told),
-            "rejected": told[told != "accepted"].value_counts().sort_index().to_dict(), "n_trades": len(net),
-            "net": round(float(net.sum()), 2), "reason": None if len(net) else idle}
+            "rejected": told[told != "accepted"].value_counts().sort_index().to_dict(), "n_trades": row.get("n_trades", 0),
+            "net": row.get("net", 0.0), "reason": None if row else idle}
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,11 @@ class Backtested:
     def to_dict(self) -> dict[str, Any]:
         "Plain values, ready for JSON."
         p, first = self.portfolio, self.units[0]
-        coins, d = [_coin(unit, p) for unit in self.units], dict(p.diagnostics)
+        d = dict(p.diagnostics)
         by = {f"by_{cut}": d.pop(f"by_{cut}", {}) for cut in CUTS}
         by["by_hour"] = dict(sorted(by["by_hour"].items(), key=lambda hour: int(hour[0])))  # kept files know them as words
         by["by_symbol"] = by["by_symbol"] or outcomes(p.trades, p.trades["symbol"])  # where there is but one
+        coins = [_coin(unit, p, by["by_symbol"].get(unit.experiment.symbol, {})) for unit in self.units]
         return {
             "issue": first.issue, "title": first.title, "timeframe": first.experiment.timeframe, "simulated": first.simulated,
             "outcome": "traded" if len(p.trades) else "no_trades", "reason": None if len(p.trades) else "; ".join(str(c["reason"]) for c in coins),

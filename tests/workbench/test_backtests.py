@@ -49,6 +49,7 @@ def test_a_joint_run_reconciles_is_counted_and_does_not_know_in_which_order_it_w
         assert sum(row["n_trades"] for row in rows) == len(answer["trades"]) == answer["totals"]["n_trades"]
     assert answer["waterfall"]["total"]["net"] == pytest.approx(sum(t["net"] for t in answer["trades"]), abs=0.005)
     assert sum(answer["rejected"].values()) + len(answer["trades"]) == sum(c["n_signals"] for c in answer["coins"])
+    assert [c["net"] for c in answer["coins"]] == [answer["waterfall"]["by_symbol"][c["symbol"]]["net"] for c in answer["coins"]]
     assert answer["metrics"]["bars_per_year"] == 8760 and answer["metrics"]["worst_net_usd"] <= answer["totals"]["net"] + 1e-9
     left = files(answer)
     assert set(left) >= {"trades.csv", "equity.csv", "signals.csv", "equity_curve.png", "waterfall.png", "backtest.json"}
