@@ -44,7 +44,7 @@ def margins(name, params, window=learned, cut=learned):
     "A learner's margin of every row: what it fits on and what its bins are cut on are named apart."
     def fn(features, labels, fold):
         rows, at = rows_of(features), window(labels, fold)
-        learner = LEARNERS[name](few(params, name), 5)
+        learner = ALL[name](few(params, name), 5)
         rows = learner.cut(rows, cut(labels, fold))
         up, weight = (labels["y"].iloc[at] > 0).to_numpy(), labels["weight"].iloc[at].to_numpy()
         return pd.DataFrame({"margin": learner.fit(rows.take(at), up, weight).margin(rows)}, features.index)
