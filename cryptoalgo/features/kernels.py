@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['kernel', 'TAIL', 'PLOGP', 'bigger', 'smaller', 'roll_sum', 'roll_max', 'roll_min', 'roll_mean', 'roll_var',
            'roll_moments', 'roll_cusum', 'block_bars', 'smooth', 'streak', 'rank_percentile', 'permutation_entropy',
-           'mean_deviation', 'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign', 'cube_root', 'sine', 'cell']
+           'mean_deviation', 'return_deviation', 'gt', 'ge', 'where', 'divide', 'logarithm', 'root', 'sign',
+           'cube_root', 'sine', 'cell']
 
 # %% ../../nbs/2_features/20_kernels.ipynb #6a07f55a
 import math
@@ -240,6 +241,20 @@ def mean_deviation(F, a, w, centre):
     for k in range(stop, a + w):
         s0 += abs(F[k] - centre)
     return ((s0 + s1) + (s2 + s3)) * (1.0 / w)
+
+# %% ../../nbs/2_features/20_kernels.ipynb #d828628e
+@kernel
+def return_deviation(close, t, n):
+    "Sample deviation of the `n` one-bar returns of which the last ends with bar `t`; a fraction."
+    mean = 0.0
+    for i in range(t - n + 1, t + 1):
+        mean += close[i] / close[i - 1] - 1.0
+    mean /= n
+    squares = 0.0
+    for i in range(t - n + 1, t + 1):
+        d = close[i] / close[i - 1] - 1.0 - mean
+        squares += d * d
+    return math.sqrt(squares / (n - 1))
 
 # %% ../../nbs/2_features/20_kernels.ipynb #a7b37c35
 @kernel

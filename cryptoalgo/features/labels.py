@@ -16,6 +16,7 @@ from numba import njit
 from ..core.clock import UNIT_MS, to_ms
 from ..core.errors import InputError, nearest
 from ..core.sections import LabelParams
+from .kernels import return_deviation
 from .turning_points import turning_points
 
 # %% ../../nbs/2_features/25_labels.ipynb #5b39ec31
@@ -23,16 +24,8 @@ from .turning_points import turning_points
 def _sigma(close: np.ndarray, run_start: np.ndarray, window: int) -> np.ndarray:
     out = np.full(close.size, np.nan)
     for t in range(close.size):
-        if t - window < run_start[t]:
-            continue
-        mean = 0.0
-        for i in range(t - window + 1, t + 1):
-            mean += close[i] / close[i - 1] - 1.0
-        mean /= window
-        total = 0.0
-        for i in range(t - window + 1, t + 1):
-            total += (close[i] / close[i - 1] - 1.0 - mean) ** 2
-        out[t] = np.sqrt(total / (window - 1))
+        if t - window >= run_start[t]:
+            out[t] = return_deviation(close, t, window)
     return out
 
 # %% ../../nbs/2_features/25_labels.ipynb #0439eccb

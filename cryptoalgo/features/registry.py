@@ -141,12 +141,13 @@ class Registry:
         timeframe: str = "1h",
     ) -> tuple[Feature, ...]:  # by group, then in order of declaration
         "Features at a timeframe. A group leaves out what does not exist there; a name that does not is refused."
-        wanted = list(self.groups if names is None else names)
+        place = {group: k for k, group in enumerate(self.groups)}
+        wanted = list(place if names is None else names)
         for name in wanted:
-            if name not in self._entries and name not in self.groups:
-                raise InputError(f"features: '{name}' is neither a group nor a feature{nearest(name, [*self.groups, *self._entries])}")
+            if name not in self._entries and name not in place:
+                raise InputError(f"features: '{name}' is neither a group nor a feature{nearest(name, [*place, *self._entries])}")
         found = []
-        for entry in sorted(self._entries.values(), key=lambda e: self.groups.index(e.group)):
+        for entry in sorted(self._entries.values(), key=lambda e: place[e.group]):
             if entry.name in wanted or entry.group in wanted:
                 try:
                     found.append(self._build(entry, timeframe))
@@ -205,7 +206,8 @@ class FeatureSet:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         "Columns of bars and context that are read, in the order in which `Stream.push` takes them."
-        return tuple(name for name in INPUTS if any(name in f.inputs for f in self.features))
+        read = {name for f in self.features for name in f.inputs}
+        return tuple(name for name in INPUTS if name in read)
 
     @cached_property
     def sources(self) -> dict[str, str]:

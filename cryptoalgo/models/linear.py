@@ -7,6 +7,7 @@ __all__ = ['Ridge', 'Logistic']
 
 # %% ../../nbs/3_models/31a_linear.ipynb #e495c7f7
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Self
 
@@ -19,7 +20,7 @@ from ..core.sections import ModelParams
 from .learners import Rows, one_thread
 
 # %% ../../nbs/3_models/31a_linear.ipynb #d935d4c6
-class _Line:
+class _Line(ABC):
     "A line through standardised features; how it is drawn is the heir's."
 
     file = "weights.json"
@@ -31,8 +32,9 @@ class _Line:
     def __init__(self, params: ModelParams, seed: int) -> None:
         self.params, self.seed = params, seed
 
+    @abstractmethod
     def _solve(self, columns: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-        raise NotImplementedError
+        "Weights of the columns, and intercept."
 
     def cut(self, rows: Rows, window: np.ndarray) -> Rows:
         return rows

@@ -25,14 +25,14 @@ from ..core.errors import InputError
 from ..core.ledger import Trial
 from ..core.params import Params
 from ..core.provenance import code_digest, digest, frame_digest
-from ..core.sections import FilterParams, LabelParams
+from ..core.sections import FilterParams, LabelParams, SplitParams, WeightParams
 from ..features.splits import Fold as Split, WalkForward
 from ..models.estimators import Model, directed
 from ..models.training import Bins
 from .dataset import Development, span_of, weighted_labels
 from .experiment import engine_config
 from .objective import Fold, sharpe_so_far, worth
-from .series import Experiment
+from .series import Experiment, Series
 from .space import distributions, with_values
 from .study import Draw, Result, Rivals, is_beaten, open_study, run_study
 from ..trading import engine, kernel as k
@@ -41,7 +41,7 @@ from ..trading.transition import STOP, STOP_GAP
 from ..trading.conditions import rule_context
 from ..trading.rules import decide, rank_coins
 
-# %% ../../nbs/5_research/51d_optimize.ipynb #1f37680d
+# %% ../../nbs/5_research/51d_optimize.ipynb #ee57fa57
 class Block(NamedTuple):
     "A test block: when it begins, and its market with the bars before it that σ needs."
     first: pd.Timestamp
@@ -49,6 +49,28 @@ class Block(NamedTuple):
     market: Prepared
 
 
+def _blocks(x: Experiment, series: Series, folds: Sequence[Split]) -> list[Block]:
+    "The test blocks with their markets."
+    bars, step, found = series.bars, timeframe_ms(x.timeframe), []
+    for fold in folds:
+        (start, stop), = fold.test
+        if (days := (stop - start) * step / DAY_MS) < x.params.search.min_test_days:
+            raise InputError(f"search.n_folds = {x.params.search.n_folds} of {x.coin} {x.timeframe}: test blocks of {days:.0f} days; "
+                             f"{x.params.search.min_test_days} are needed, ask for fewer folds, less training or bring more bars")
+        warm = bars.iloc[max(0, start - x.params.labels.vol_bars - 2):stop]
+        market = engine.prepare({x.symbol: warm}, None if series.funding is None else {x.symbol: series.funding})
+        found.append(Block(bars.index[start], bars.index[stop - 1], market))
+    return found
+
+
+def _embargo(params: Params) -> int:
+    "Bars: the longest that a label of the space can look ahead."
+    horizon, longest = params.search.space.get("labels.horizon_bars"), params.labels.horizon_bars
+    if horizon:
+        longest = max(int(v) for v in (horizon.choices if horizon.choices is not None else (horizon.high,)) if v is not None)
+    return max(longest, params.splits.embargo_bars)
+
+# %% ../../nbs/5_research/51d_optimize.ipynb #1f37680d
 class Bench:
     "One coin's development days, as all of its trials use them."
 
@@ -59,53 +81,31 @@ class Bench:
         features: pd.DataFrame,  # Features on the same bars
     ) -> None:
         self.x, self.series, self.search = x, data.series, x.params.search
-        self.space = distributions(x.params)
+        self.space, self.embargo = distributions(x.params), _embargo(x.params)
         for name in getattr(self.space.get("model.name"), "choices", (x.params.model.name,)):
             Model(x.params.model.model_copy(update={"name": name}), x.params.seed)  # an estimator that does not exist is refused before any trial
         self.bins = Bins(features)
-        self.labels = lru_cache(maxsize=8)(self._labels)
-        self.context = lru_cache(maxsize=2)(self._context)
-        self.blocks = self._blocks()  # here and now: a series that is too short is the asker's fault, not a trial's
+        self._labels, self.context = lru_cache(maxsize=8)(self._labels_of), lru_cache(maxsize=2)(self._context)
+        folds = self.folds(self.labels(x.params))
+        self.blocks = _blocks(x, self.series, folds)  # here and now: a series that is too short is the asker's fault, not a trial's
+        self.starts = [fold.test[0].start for fold in folds]  # first row of each block
 
-    def _labels(self, params: tuple[Any, ...]) -> pd.DataFrame:
-        "Labels with weights; the last few are kept, so that a trial that changes the rules alone costs no label."
-        labels, weights = params
-        changed = self.x.params.model_copy(update={"labels": labels, "weights": weights})
+    def labels(
+        self,
+        params: Params,  # labels, weights and splits of a trial
+    ) -> pd.DataFrame:  # Labels, weighted
+        "The last few are kept, so that a trial that changes the rules alone costs no label."
+        return self._labels(params.labels, params.weights, params.splits)
+
+    def _labels_of(self, labels: LabelParams, weights: WeightParams, splits: SplitParams) -> pd.DataFrame:
+        changed = self.x.params.model_copy(update={"labels": labels, "weights": weights, "splits": splits})
         return weighted_labels(replace(self.x, params=changed), self.series.bars)
-
-    @cached_property
-    def embargo(self) -> int:
-        "Bars: the longest that a label of the space can look ahead."
-        horizon = self.search.space.get("labels.horizon_bars")
-        longest = self.x.params.labels.horizon_bars
-        if horizon:
-            longest = max(int(v) for v in (horizon.choices if horizon.choices is not None else (horizon.high,)) if v is not None)
-        return max(longest, self.x.params.splits.embargo_bars)
 
     def folds(self, labels: pd.DataFrame) -> list[Split]:
         "Anchored folds, their test blocks the same whatever the labels."
         p = self.search
         return WalkForward("anchored", p.min_train_days, p.n_folds, self.embargo).split(
             labels["t_start"], labels["t_end"], pd.DatetimeIndex(labels.index))
-
-    @cached_property
-    def starts(self) -> list[int]:
-        "First row of each test block."
-        return [fold.test[0].start for fold in self.folds(self.labels((self.x.params.labels, self.x.params.weights)))]
-
-    def _blocks(self) -> list[Block]:
-        "The test blocks with their markets."
-        bars, funding, found = self.series.bars, self.series.funding, []
-        step = timeframe_ms(self.x.timeframe)
-        for fold in self.folds(self.labels((self.x.params.labels, self.x.params.weights))):
-            (start, stop), = fold.test
-            if (days := (stop - start) * step / DAY_MS) < self.search.min_test_days:
-                raise InputError(f"search.n_folds = {self.search.n_folds} of {self.x.coin} {self.x.timeframe}: test blocks of {days:.0f} days; "
-                                 f"{self.search.min_test_days} are needed, ask for fewer folds, less training or bring more bars")
-            warm = bars.iloc[max(0, start - self.x.params.labels.vol_bars - 2):stop]
-            market = engine.prepare({self.x.symbol: warm}, None if funding is None else {self.x.symbol: funding})
-            found.append(Block(bars.index[start], bars.index[stop - 1], market))
-        return found
 
     @cached_property
     def origins(self) -> list[np.ndarray]:
@@ -115,21 +115,6 @@ class Bench:
     def _context(self, filters: FilterParams, labels: LabelParams) -> pd.DataFrame:
         "What the filters look at, bar by bar."
         return rule_context(self.series.bars, self.series.funding, filters, labels)
-
-    @property
-    def dataset(self) -> str:
-        "Hash of what trials see: a study of other bars or features is another study."
-        rows = self.bins.rows
-        columns = frame_digest(pd.DataFrame(rows.matrix, columns=list(rows.names)))
-        return digest([self.x.market, self.x.symbol, self.x.timeframe, frame_digest(self.series.bars), columns])
-
-    @property
-    def settings(self) -> str:
-        "Hash of how they are tried, all but the seed, the budget and the time."
-        p = self.x.params
-        how = self.search.model_dump(mode="json", exclude={"seeds", "trials", "tier", "timeout_s", "patience", "warmup", "min_delta"})
-        asked = [getattr(p, name) for name in ("labels", "weights", "model", "rules", "seed")]
-        return digest([how, asked, self.x.costs, self.embargo, code_digest(optimize)])
 
 # %% ../../nbs/5_research/51d_optimize.ipynb #9062981f
 def _account(x: Experiment, block: Block, decisions: pd.DataFrame) -> tuple[Fold, pd.Series]:
@@ -169,7 +154,7 @@ def try_values(
 ) -> Result:  # with its terms, reasons and daily net returns
     "One trial. Deterministic: the same values, the same result, in whichever thread or process."
     x = replace(bench.x, params=with_values(bench.x.params, values))
-    labels = bench.labels((x.params.labels, x.params.weights))
+    labels = bench.labels(x.params)
     accounts, days, steps, refused = [], [], [], {}
     for fold, block in zip(bench.folds(labels), bench.blocks):
         answers, refusal = _answers(bench, x, labels, fold)
@@ -292,7 +277,7 @@ def optimize(
 ) -> Searched:
     "Search a coin's space with every seed, re-test what they agree on, choose. Goes on where it was stopped."
     bench, p = Bench(x, data, features), x.params.search
-    budget, stated = p.budget, _stated(x.params, bench.space)
+    budget, stated, settings, dataset = p.budget, _stated(x.params, bench.space), _settings(bench), _dataset(bench)
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # one thread a fit: more would sum in another order
         def evaluate(batch: Sequence[Draw], rivals: Rivals) -> list[Result]:
             return list(pool.map(lambda asked: _guarded(bench, asked, rivals), batch))
@@ -300,14 +285,14 @@ def optimize(
         studies, ended, winners = {}, {}, {}
         for seed in p.seeds:
             name = f"seed {seed}"
-            study = studies[name] = open_study(url, f"{x.coin} {x.timeframe} {name} {bench.settings[:8]}", bench.dataset)
+            study = studies[name] = open_study(url, f"{x.coin} {x.timeframe} {name} {settings[:8]}", dataset)
             ended[name] = run_study(study, bench.space, budget, seed, p, evaluate, stated)
             trials, _ = _table({name: study}, budget, bench.space)
             winners[name] = _best(trials, bench.space)
         sound = [w for w in winners.values() if w]
         if len(sound) > 1:
             agreed = consensus([w["values"] for w in sound], bench.space)
-            study = studies[CONSENSUS] = open_study(url, f"{x.coin} {x.timeframe} {CONSENSUS} {digest([bench.settings, p.seeds, agreed])[:8]}", bench.dataset)
+            study = studies[CONSENSUS] = open_study(url, f"{x.coin} {x.timeframe} {CONSENSUS} {digest([settings, p.seeds, agreed])[:8]}", dataset)
             run_study(study, bench.space, 1, 0, p.model_copy(update={"batch": 1}), evaluate, agreed)
     trials, terms = _table(studies, budget, bench.space)
     retested = _best(trials[trials["study"] == CONSENSUS], bench.space)
@@ -315,7 +300,7 @@ def optimize(
     states = {str(k): int(v) for k, v in trials["state"].value_counts().sort_index().items()}
     return Searched(trials, terms, chosen["values"] if chosen else {}, {
         "studies": {name: {"best": winners[name], "ended": ended[name]} for name in winners}, "consensus": retested, "states": states,
-        "winner": chosen, "settings": bench.settings, "dataset": bench.dataset})
+        "winner": chosen, "settings": settings, "dataset": dataset})
 
 
 def _stated(params: Params, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -336,6 +321,21 @@ def _chosen(winners: Sequence[dict[str, Any]], retested: dict[str, Any] | None) 
     if retested and retested["value"] >= np.median([w["value"] for w in winners]):
         return retested | {"study": CONSENSUS}
     return max(winners, key=lambda w: w["value"])
+
+
+def _dataset(bench: Bench) -> str:
+    "Hash of what trials see: a study of other bars or features is another study."
+    x, rows = bench.x, bench.bins.rows
+    columns = frame_digest(pd.DataFrame(rows.matrix, columns=list(rows.names)))
+    return digest([x.market, x.symbol, x.timeframe, frame_digest(bench.series.bars), columns])
+
+
+def _settings(bench: Bench) -> str:
+    "Hash of how they are tried, all but the seed, the budget and the time."
+    p = bench.x.params
+    how = p.search.model_dump(mode="json", exclude={"seeds", "trials", "tier", "timeout_s", "patience", "warmup", "min_delta"})
+    asked = [getattr(p, name) for name in ("labels", "weights", "model", "rules", "seed")]
+    return digest([how, asked, bench.x.costs, bench.embargo, code_digest(optimize)])
 
 # %% ../../nbs/5_research/51d_optimize.ipynb #5c4f2eeb
 def trials_of(

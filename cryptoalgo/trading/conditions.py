@@ -14,6 +14,7 @@ from numba import njit
 from ..core.clock import timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.sections import FilterParams, LabelParams
+from ..features.kernels import return_deviation
 from ..features.context import MAX_AGE_H, as_of
 from . import kernel as k
 from .market import prepare
@@ -24,16 +25,8 @@ def _deviation(close: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
     "Sample deviation of the last `window` one-bar returns; NaN until there are so many."
     out = np.full(close.size, np.nan)
     for t in range(close.size):
-        if age[t] < window:
-            continue
-        mean = 0.0
-        for i in range(t - window + 1, t + 1):
-            mean += close[i] / close[i - 1] - 1.0
-        mean /= window
-        total = 0.0
-        for i in range(t - window + 1, t + 1):
-            total += (close[i] / close[i - 1] - 1.0 - mean) ** 2
-        out[t] = np.sqrt(total / (window - 1))
+        if age[t] >= window:
+            out[t] = return_deviation(close, t, window)
     return out
 
 

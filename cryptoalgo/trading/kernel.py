@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..features.kernels import return_deviation
 from .transition import advance, consider, grow, worth
 
 # %% ../../nbs/4_trading/40a_kernel.ipynb #1e317c99
@@ -130,18 +131,8 @@ def trailing_sigma(
     "σ at the close of each row of `bars`."
     out = np.full(bars.size, np.nan)
     for i in range(bars.size):
-        t = bars[i]
-        if t < SIGMA_BARS:
-            continue
-        mean = 0.0
-        for k in range(t - SIGMA_BARS + 1, t + 1):
-            mean += close[k] / close[k - 1] - 1.0
-        mean /= SIGMA_BARS
-        squares = 0.0
-        for k in range(t - SIGMA_BARS + 1, t + 1):
-            d = close[k] / close[k - 1] - 1.0 - mean
-            squares += d * d
-        out[i] = np.sqrt(squares / (SIGMA_BARS - 1))
+        if bars[i] >= SIGMA_BARS:
+            out[i] = return_deviation(close, bars[i], SIGMA_BARS)
     return out
 
 # %% ../../nbs/4_trading/40a_kernel.ipynb #86d97ceb

@@ -6,9 +6,8 @@
 __all__ = ['SCALE_LOW', 'SCALE_HIGH', 'ABSENT', 'FILLED', 'REAL', 'LAST', 'EXIT_REASONS', 'STAY', 'STOP', 'STOP_GAP', 'TARGET',
            'TARGET_GAP', 'TIME', 'FLIP', 'END_OF_DATA', 'LIQUIDATION', 'OUTCOMES', 'ACCEPTED', 'ON_FILLED', 'AT_END',
            'IN_POSITION', 'COOLING', 'FULL', 'NO_SIGMA', 'SIZE_ZERO', 'CORRELATED', 'TOO_SMALL', 'UNLIMITED', 'RULE',
-           'POSITION', 'TRADE', 'inlined', 'record', 'fill_price', 'fee', 'barrier', 'enter', 'within_margin',
-           'result_of', 'leave', 'at_open', 'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size',
-           'consider', 'worth', 'grow']
+           'POSITION', 'TRADE', 'inlined', 'record', 'fill_price', 'fee', 'barrier', 'enter', 'result_of', 'leave',
+           'at_open', 'guard', 'touched', 'in_bar', 'move_stop', 'advance', 'entry_size', 'consider', 'worth', 'grow']
 
 # %% ../../nbs/4_trading/40_transition.ipynb #228880e9
 import numpy as np
@@ -92,13 +91,6 @@ def enter(p, rule, bar, ref):
 
 # %% ../../nbs/4_trading/40_transition.ipynb #5f1c0f96
 @inlined
-def within_margin(ref, side, entry_price, margin):
-    "The reference price of an exit, no worse than where an isolated margin is gone."
-    gone = entry_price * (1.0 - side * margin)
-    return max(ref, gone) if side > 0 else min(ref, gone)
-
-
-@inlined
 def result_of(rule, side, quantity, entry_ref, fees, ref):
     "A position that ends at `ref`, having paid `fees` so far. Returns (price, gross, slippage, fees)."
     price = fill_price(ref, -side, rule)
@@ -110,8 +102,6 @@ def result_of(rule, side, quantity, entry_ref, fees, ref):
 @inlined
 def leave(p, rule, coin, bar, ref, reason, both_touched, trade):
     "The position ends at `ref`; its account goes to the record `trade`."
-    if rule.margin > 0.0:
-        ref = within_margin(ref, p.side, p.entry_price, rule.margin)
     price, gross, slippage, fees = result_of(rule, p.side, p.quantity, p.entry_ref, p.fees, ref)
     trade.coin = coin
     trade.side = p.side

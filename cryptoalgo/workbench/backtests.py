@@ -13,22 +13,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..core.clock import timeframe_ms
 from ..core.console import progress
 from ..core.errors import GateError, InputError, OutsideError, nearest
-from ..core.ledger import Span
-from ..core.params import load_issue, resolve
-from ..core.profiles import load_costs
+from ..core.params import load_issue
 from ..core.provenance import write_json
 from ..core.settings import Settings
 from ..research.experiment import why_idle
 from ..research.portfolio import Portfolio
-from ..research.series import Experiment
 from ..trading.diagnostics import outcomes
 from ..trading.engine import PARTS
 from .artefacts import deliverables, rows
 from .pipeline import Basket, Unit
-from .runner import TRIED, Here, Outcome, RunOptions, fix_holdouts, pool, run_stages
+from .runner import TRIED, Here, Outcome, RunOptions, experiments, fix_holdouts, pool, run_stages
 from .style import signed
 
 # %% ../../nbs/6_workbench/66e_backtests.ipynb #025e7721
@@ -48,14 +44,10 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
     params_dir = settings.path(settings.params_dir)
     path = ask.issue or params_dir / "issues" / BASELINE
     issue = load_issue(path)
-    coins, timeframe = sorted(set(ask.coins or issue.coins)), ask.timeframe or issue.timeframes[0]
-    timeframe_ms(timeframe)
+    coins, timeframe = tuple(sorted(set(ask.coins or issue.coins))), ask.timeframe or issue.timeframes[0]
     root = settings.path(settings.reports_dir) / "backtests" / path.stem / f"{timeframe}-{'-'.join(coins)}"
-    found = []
-    for coin in coins:
-        params = resolve(params_dir, issue, coin, ask.sets)
-        x = Experiment(coin, timeframe, params, load_costs(params_dir / "venues.yaml", params.costs), Span(0, 0))
-        found.append(Unit(issue.issue, issue.title, x, root / coin, settings))
+    asked = experiments(issue.model_copy(update={"coins": coins, "timeframes": (timeframe,)}), settings, ask.sets)
+    found = [Unit(issue.issue, issue.title, x, root / x.coin, settings) for x in asked]
     for unit in found:
         _stored(unit)
     return fix_holdouts(found)

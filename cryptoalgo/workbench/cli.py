@@ -28,14 +28,16 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Overlay a paramet
 Force = Annotated[bool, typer.Option("--force", help="Compute even what is kept, and compare every artefact with the last run.")]
 
 
-def _show(answer: dict[str, Any], as_json: bool, text: str) -> None:
-    "The answer of a verb: JSON for a script, text for a person."
+def _show(answer: dict[str, Any], as_json: bool, text: str, exit_code: int = 0) -> None:
+    "The answer of a verb: JSON for a script, text for a person. Leaves with its exit code unless that is 0."
     from cryptoalgo.core.console import print_json
 
     if as_json:
         print_json(answer)
     else:
         print(text)
+    if exit_code:
+        raise typer.Exit(exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,9 +55,7 @@ def _run(path: Path, options: Any, as_json: bool) -> None:
     from cryptoalgo.workbench.run import run_issue
 
     summary = run_issue(path, load_settings(), options)
-    _show(summary, as_json, summary_text(summary))
-    if code := max((unit["exit_code"] for unit in summary["units"]), default=0):
-        raise typer.Exit(code)
+    _show(summary, as_json, summary_text(summary), max((unit["exit_code"] for unit in summary["units"]), default=0))
 
 
 @app.command()
@@ -134,9 +134,7 @@ def ingest(
     if snapshot:
         said = _frozen(settings, wish, snapshot, form, hours)
         answer, text = answer | {"snapshot": said[0]}, f"{text}\n{said[1]}"
-    _show(answer, as_json, text)
-    if report.exit_code:
-        raise typer.Exit(report.exit_code)
+    _show(answer, as_json, text, report.exit_code)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #eed5aec0
 def _frozen(settings: Any, wish: Any, purpose: str, form: Any, hours: int) -> tuple[dict[str, Any], str]:
@@ -189,9 +187,7 @@ def features(
         _show(answer, as_json, text)
         return
     found = run_features(load_settings(), Ask(_words(coins), _words(timeframes), _words(groups), issue, form, tuple(sets or ())))  # type: ignore[arg-type]
-    _show(found.to_dict(), as_json, found.text())
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    _show(found.to_dict(), as_json, found.text(), found.exit_code)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #ad7a652b
 @app.command()
@@ -215,9 +211,7 @@ def optimize(
         raise InputError(f"--trials {trials} and --skip-hpo: a search of {trials} trials, or none; give one of the two")
     ask = Ask(_words(coins), _words(timeframe), preset, issue, 0 if skip_hpo else trials, timeout, tuple(sets or ()), fresh)
     found = run_optimize(load_settings(), ask)
-    _show(found.to_dict(), as_json, found.text())
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    _show(found.to_dict(), as_json, found.text(), found.exit_code)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #d67054f8
 @app.command()
@@ -250,9 +244,7 @@ def doctor(
     from cryptoalgo.workbench.doctor import run_doctor
 
     found = run_doctor(load_settings(), offline)
-    _show(found.to_dict(), as_json, found.text())
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    _show(found.to_dict(), as_json, found.text(), found.exit_code)
 
 
 @app.command()
@@ -270,9 +262,7 @@ def preflight(
     from cryptoalgo.workbench.preflight import run_preflight
 
     found = run_preflight(load_settings(), issue, source, timeframe=timeframe, out=out, coins=_words(coins), timeframes=_words(timeframes))
-    _show(found.to_dict(), as_json, found.text())
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    _show(found.to_dict(), as_json, found.text(), found.exit_code)
 
 # %% ../../nbs/6_workbench/67_cli.ipynb #ce30e70a
 def _by_symbol(values: list[str], what: str) -> dict[str, Path]:

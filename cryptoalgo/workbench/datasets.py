@@ -7,7 +7,7 @@ __all__ = ['Ask', 'units', 'build', 'Datasets', 'run_features', 'catalogue_text'
 
 # %% ../../nbs/6_workbench/66d_datasets.ipynb #d63aecef
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,10 +16,8 @@ import pandas as pd
 from ..core.clock import iso
 from ..core.console import progress
 from ..core.errors import CryptoalgoError
-from ..core.params import Issue, load_issue, resolve
+from ..core.params import Issue, load_issue
 from ..core.sections import FeatureParams
-from ..core.profiles import load_costs
-from ..core.ledger import Span
 from ..core.provenance import replacing, write_frame, write_json
 from ..core.settings import Settings
 from ..data.universe import load_universe
@@ -28,10 +26,9 @@ from ..features.coins import COINS
 from ..features.dataset_qa import drift_table
 from ..features.registry import REGISTRY
 from ..research import dataset
-from ..research.series import Experiment
 from .artefacts import as_text
 from .pipeline import Unit
-from .runner import fix_holdouts, pool
+from .runner import Found, experiments, fix_holdouts, pool
 
 # %% ../../nbs/6_workbench/66d_datasets.ipynb #3b1923eb
 class Ask(NamedTuple):
@@ -65,16 +62,10 @@ def _features(ask: Ask, own: FeatureParams) -> FeatureParams:
 
 def units(settings: Settings, ask: Ask) -> list[Unit]:
     "A unit per coin and timeframe, in order, with the market's holdout."
-    issue, folder = _issue(settings, ask), settings.path(settings.params_dir)
-    found = []
-    for coin in issue.coins:
-        params = resolve(folder, issue, coin, ask.sets)
-        params = params.model_copy(update={"features": _features(ask, params.features)})
-        costs = load_costs(folder / "venues.yaml", params.costs)
-        for timeframe in issue.timeframes:
-            x = Experiment(coin, timeframe, params, costs, Span(0, 0))
-            place = f"{'simulated-' if x.simulated else ''}{x.symbol}-{timeframe}"
-            found.append(Unit(issue.issue, issue.title, x, settings.path(settings.data_dir) / "features" / place, settings))
+    issue, root, found = _issue(settings, ask), settings.path(settings.data_dir) / "features", []
+    for asked in experiments(issue, settings, ask.sets):
+        x = replace(asked, params=asked.params.model_copy(update={"features": _features(ask, asked.params.features)}))
+        found.append(Unit(issue.issue, issue.title, x, root / f"{'simulated-' if x.simulated else ''}{x.symbol}-{x.timeframe}", settings))
     return fix_holdouts(found)
 
 # %% ../../nbs/6_workbench/66d_datasets.ipynb #d5ffd4db
@@ -123,15 +114,8 @@ def _write(unit: Unit, found: dataset.Dataset, form: str) -> list[Path]:
             write_frame(unit.folder / "dataset_qa.csv", drift_table(found.qa))]
 
 # %% ../../nbs/6_workbench/66d_datasets.ipynb #5ba0f427
-@dataclass(frozen=True)
-class Datasets:
+class Datasets(Found):
     "What came of every dataset that was asked for."
-    found: list[dict[str, Any]]
-
-    @property
-    def exit_code(self) -> int:
-        "The worst of them."
-        return max((int(d.get("exit_code", 0)) for d in self.found), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         "Plain values, ready for JSON."

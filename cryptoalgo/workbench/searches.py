@@ -7,20 +7,16 @@ __all__ = ['STAGES', 'Ask', 'units', 'Searches', 'run_optimize']
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #7b30ae10
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.console import progress
 from ..core.errors import InputError, nearest
-from ..core.ledger import Span
-from ..core.params import Issue, load_issue, resolve
-from ..core.profiles import load_costs
+from ..core.params import Issue, load_issue
 from ..core.settings import Settings
 from ..data.universe import load_universe
-from ..research.series import Experiment
 from .pipeline import Unit
-from .runner import Outcome, RunOptions, fix_holdouts, pool, report_folder, run_stages, shared_out
+from .runner import Found, Outcome, RunOptions, experiments, fix_holdouts, pool, report_folder, run_stages, shared_out
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #85b6a38f
 class Ask(NamedTuple):
@@ -59,28 +55,15 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
     if issue.preset and issue.preset not in presets:
         raise InputError(f"--preset {issue.preset}: there is no such preset{nearest(issue.preset, presets)}")
     root = report_folder(settings, issue.issue) if ask.issue else settings.path(settings.reports_dir) / "optimize" / str(issue.preset)
-    found = []
-    for coin in issue.coins:
-        params = resolve(params_dir, issue, coin, _sets(ask))
-        costs = load_costs(params_dir / "venues.yaml", params.costs)
-        for timeframe in issue.timeframes:
-            x = Experiment(coin, timeframe, params, costs, Span(0, 0))
-            found.append(Unit(issue.issue, issue.title, x, root / coin / timeframe, settings))
-    return shared_out(fix_holdouts(found))
+    asked = experiments(issue, settings, _sets(ask))
+    return shared_out(fix_holdouts([Unit(issue.issue, issue.title, x, root / x.coin / x.timeframe, settings) for x in asked]))
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #c240776f
 STAGES = ("data", "features", "optimize", "train")
 
 
-@dataclass(frozen=True)
-class Searches:
+class Searches(Found):
     "What came of every search that was asked for."
-    found: list[dict[str, Any]]
-
-    @property
-    def exit_code(self) -> int:
-        "The worst of them."
-        return max((int(d.get("exit_code", 0)) for d in self.found), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         "Plain values, ready for JSON."

@@ -85,14 +85,21 @@ def test_every_bar_that_a_trial_may_see_lies_before_the_holdout(x, inputs):
 
 def test_the_test_blocks_are_the_same_whatever_the_horizon(x, inputs):
     bench = Bench(x, *inputs)
-    blocks = [[f.test for f in bench.folds(bench.labels((with_values(x.params, {"labels.horizon_bars": h}).labels, x.params.weights)))] for h in (12, 36)]
+    blocks = [[f.test for f in bench.folds(bench.labels(with_values(x.params, {"labels.horizon_bars": h})))] for h in (12, 36)]
     assert blocks[0] == blocks[1] and bench.embargo == 36
+
+
+def test_a_horizon_beyond_the_stated_embargo_is_tried_with_a_longer_one():
+    x = experiment(space={"labels.horizon_bars": Range(choices=(12, 48))})
+    bench = Bench(x, *given(x))
+    assert x.params.splits.embargo_bars < bench.embargo == 48
+    assert search._guarded(bench, search.Draw(0, {"labels.horizon_bars": 48}), ()).state == "finished"
 
 
 def test_what_is_trained_on_is_known_before_the_block(x, inputs):
     bench = Bench(x, *inputs)
     for horizon in (12, 36):
-        labels = bench.labels((with_values(x.params, {"labels.horizon_bars": horizon}).labels, x.params.weights))
+        labels = bench.labels(with_values(x.params, {"labels.horizon_bars": horizon}))
         for fold, origin in zip(bench.folds(labels), bench.origins):
             begin = labels.index[fold.test[0].start]
             assert labels["t_end"].iloc[fold.train_rows()].max() <= begin - pd.Timedelta(hours=bench.embargo)

@@ -65,18 +65,15 @@ class Coin:
             if multiple is not None:
                 self.trade[level] = price * (1 + sign * order["side"] * multiple * order["sigma"])
         self.trade["closes"] = []
-        self.trade["liquidation"] = self.trade["gone"] = None
+        self.trade["liquidation"] = None
         if self.config["maintenance_margin"] is not None:
             # what is left of the margin, side × (P − E) + E / leverage per coin, equals the maintenance, rate × P
             leverage = self.config["leverage"] or size.get("leverage", 4.0)
             self.trade["liquidation"] = (price - order["side"] * price / leverage) / (1 - order["side"] * self.config["maintenance_margin"])
-            self.trade["gone"] = price - order["side"] * price / leverage
 
     def leave(self, bar: dict, ref: float, reason: str, both: bool = False) -> None:
         t, self.trade, self.leaving, self.exit_time = self.trade, None, None, bar["time"]
         side, q = t["side"], t["quantity"]
-        if t["gone"] is not None and side * (ref - t["gone"]) < 0:
-            ref = t["gone"]  # isolated: what lies beyond is not this account's loss
         price = ref * (1 - side * self.config["slippage_bps"] / 1e4)
         gross = side * q * (ref - t["entry_ref"])
         slippage = -q * (abs(t["entry_price"] - t["entry_ref"]) + abs(price - ref))

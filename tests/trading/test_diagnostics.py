@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from cryptoalgo.trading.conditions import regimes
-from cryptoalgo.trading.diagnostics import cuts, diagnose, to_cents, waterfall, with_outcomes
+from cryptoalgo.trading.diagnostics import NANO, cuts, diagnose, to_cents, waterfall, with_outcomes
 from cryptoalgo.trading.engine import PARTS
 
 from .markets import candles, cases, decisions_frame, frame, run_engine
@@ -19,7 +19,7 @@ relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[Health
 
 @given(table=arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.floats(-1e6, 1e6)))
 def test_cents_add_up_and_stay_near(table):
-    cents = to_cents(table)
+    cents = to_cents(np.rint(table * NANO).astype("int64"))
     assert np.allclose(cents * 100, np.round(cents * 100), atol=1e-6)
     assert np.abs(cents - table).max() <= 0.02 + 1e-6
     assert np.abs(cents.sum(axis=0) - table.sum(axis=0)).max() <= 0.01 + 1e-6
@@ -40,6 +40,13 @@ def test_the_waterfall_reconciles_to_the_cent_in_every_cut(case):
         assert (cents.drop(index="total").sum() == cents.loc["total"]).all()
         assert (table.loc["total", PARTS] - trades[PARTS].sum()).abs().max() <= 0.01 + 1e-9
         assert table.loc["total"].tolist() == whole.loc["total"].tolist()  # the same total in every cut
+
+
+@given(half=st.lists(st.sampled_from([0.005, -0.005, 0.015, 0.1, 0.2, 0.3]), min_size=2, max_size=30), seed=st.integers(0, 99))
+def test_a_half_cent_goes_the_same_way_in_every_cut(half, seed):
+    trades = pd.DataFrame({part: half for part in PARTS})
+    cut = pd.Series(np.random.default_rng(seed).integers(0, 4, len(half)), trades.index)
+    assert waterfall(trades, cut).loc["total"].tolist() == waterfall(trades).loc["total"].tolist()
 
 
 @relaxed
