@@ -25,7 +25,7 @@ from .samples import Sample, longest_label, refuse_unknown
 from .samples import directed as directed  # callers look for it here
 from .scores import Score, auc, overlap_lag
 
-# %% ../../nbs/3_models/32_estimators.ipynb #91799568
+# %% ../../nbs/3_models/32_estimators.ipynb #363075ae
 class Answers(NamedTuple):
     "What a model says of each row; all float64 (n,), NaN where it says nothing."
 
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
     yhat: np.ndarray  # forecast of y; NaN for task direction
     spread: np.ndarray  # standard deviation of the members' probabilities; 0 for one member
 
-
+# %% ../../nbs/3_models/32_estimators.ipynb #91799568
 class _Answers:
     "The fitted parts, and the answers they give."
 

@@ -30,6 +30,18 @@ from .return_scores import Baseline, baseline, score_returns
 from .samples import learned, longest_label, outcomes, refuse_unknown
 from .scores import Scores, score
 
+# %% ../../nbs/3_models/33_training.ipynb #c0f1d6a1
+def _cut(rows: Rows, params: ModelParams, origin: np.ndarray, seed: int) -> Mapping[str, Any]:
+    "What one learner makes of all rows."
+    return learner_of(params, seed).cut(rows, origin).bins
+
+
+def _presence(rows: Rows, window: np.ndarray) -> tuple[np.ndarray, bool]:
+    "Share of the window's rows in which each feature has a value, 0 for one that never varies there; and whether none is missing."
+    x = rows.matrix[window]
+    varies, share = np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0), np.isfinite(x).mean(axis=0)
+    return share * varies, bool((share == 1).all())
+
 # %% ../../nbs/3_models/33_training.ipynb #ad7b5074
 KEPT = 4  # windows, and cuts, that are remembered at a time
 
@@ -93,18 +105,6 @@ class Bins:
             key = (own.name, own.max_bin, seed, sha256(origin.tobytes()).hexdigest())
             bins |= self._once(key, partial(_cut, self.rows, own, origin, seed))
         return replace(self.rows, bins=bins)
-
-
-def _cut(rows: Rows, params: ModelParams, origin: np.ndarray, seed: int) -> Mapping[str, Any]:
-    "What one learner makes of all rows."
-    return learner_of(params, seed).cut(rows, origin).bins
-
-
-def _presence(rows: Rows, window: np.ndarray) -> tuple[np.ndarray, bool]:
-    "Share of the window's rows in which each feature has a value, 0 for one that never varies there; and whether none is missing."
-    x = rows.matrix[window]
-    varies, share = np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0), np.isfinite(x).mean(axis=0)
-    return share * varies, bool((share == 1).all())
 
 # %% ../../nbs/3_models/33_training.ipynb #fd91b3a0
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import json
 import logging
 import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -404,8 +403,9 @@ def test_its_files_are_the_whole_learner(who, request):
     assert np.array_equal(again.forecast(rows), learner.forecast(rows), equal_nan=True)
     assert np.array_equal(again.importance(), learner.importance())
     assert again.files() == files
-    travelled = pickle.loads(pickle.dumps(learner))  # from a worker to its parent, never to disk
-    assert travelled.files() == files
+    between = multiprocessing.get_context("spawn").Queue()  # as from a worker to its parent, never to disk
+    between.put(learner)
+    assert between.get(timeout=60).files() == files
     assert list(learner.stages(rows)) == [] and learner.cut(rows, rows.at) is rows
 
 

@@ -9,6 +9,8 @@ from cryptoalgo.core.ledger import Ledger
 from cryptoalgo.workbench.backtests import CUTS
 from cryptoalgo.workbench.cli import main
 
+from .verbs import say
+
 SETS = [f"--set={change}" for change in (
     "simulator.days=200", "splits.min_train_days=80", "splits.n_folds=2", "model.n_estimators=20", "features.groups=[momentum]", "features.extra=[]",
     "validation.holdout_interval_days=40", "validation.holdout_days=40")]
@@ -18,13 +20,6 @@ PARTS = ("gross", "slippage", "fees", "funding", "net")
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     monkeypatch.setenv("CRYPTOALGO_WORKERS", "1")
-
-
-def say(capsys, *args):
-    "Exit code, stdout, stderr of a call."
-    code = main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def ask(capsys, *args):

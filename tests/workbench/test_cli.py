@@ -7,14 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from cryptoalgo.workbench.cli import main
-
-
-def say(capsys, *args):
-    "Exit code, stdout, stderr of a call."
-    code = main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return code, out, err
+from .verbs import say
 
 
 @pytest.mark.parametrize(("args", "names"), [

@@ -8,15 +8,10 @@ import pytest
 
 from cryptoalgo.workbench.cli import main
 
+from .verbs import say
+
 SETS = ["--set", "simulator.days=240", "--set", "splits.min_train_days=100", "--set", "splits.n_folds=2", "--set", "validation.holdout_days=30",
         "--set", "validation.holdout_interval_days=30", "--set", "simulator.edge={}"]
-
-
-def say(capsys, *args):
-    "Exit code, stdout, stderr of a call."
-    code = main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def ask(capsys, *args):

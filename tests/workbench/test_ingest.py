@@ -10,13 +10,8 @@ from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.snapshots import latest
 from cryptoalgo.data.store import Provenance, Store
 from cryptoalgo.data.tables import SeriesKey
-from cryptoalgo.workbench.cli import main
 
-
-def say(capsys, *args):
-    code = main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return code, out, err
+from .verbs import say
 
 
 @pytest.fixture(scope="module")
