@@ -187,8 +187,8 @@ class _Reads(Database):
         for name in ("venue", "symbol", "timeframe", "adjusted"):
             wanted, known = getattr(key, name), {getattr(k, name) for k in same_kind}
             if wanted not in known:
-                raise InputError(f"{self.name}: no {key} is stored; "
-                                 f"unknown {name} '{wanted}'{nearest(wanted, known)}; ingest it, "
+                how = f" (`cryptoalgo ingest --timeframes {wanted}` also makes it of shorter bars)" if name == "timeframe" else ""
+                raise InputError(f"{self.name}: no {key} is stored; unknown {name} '{wanted}'{nearest(wanted, known)}; ingest it{how}, "
                                  "or name one that is stored")
             same_kind = [k for k in same_kind if getattr(k, name) == wanted]
         raise InputError(f"{self.name}: no {key} is stored; ingest it first")

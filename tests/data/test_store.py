@@ -107,7 +107,7 @@ def test_any_sequence_of_upserts_ends_as_a_dictionary_would(store, batches):
 @pytest.mark.parametrize(("read", "words"), [
     (lambda s: s.candles("binance", "BTCUSD", "1h"), "did you mean 'BTCUSDT'"),
     (lambda s: s.candles("binanse", "BTCUSDT", "1h"), "did you mean 'binance'"),
-    (lambda s: s.candles("binance", "BTCUSDT", "2h"), "unknown timeframe '2h' .known: 1h."),
+    (lambda s: s.candles("binance", "BTCUSDT", "2h"), "unknown timeframe '2h' .known: 1h.; ingest it .`cryptoalgo ingest --timeframes 2h`"),
     (lambda s: s.funding("binanceusdm", "BTCUSDT"), "no funding binanceusdm BTCUSDT is stored"),
     (lambda s: s.daily("SPY", adjusted=False), "unknown"),
 ])

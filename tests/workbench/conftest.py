@@ -1,12 +1,15 @@
 """A workbench in miniature: its own folder, ledger and database, two simulated coins, a year of hours."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cryptoalgo.core.settings import load_settings
+from cryptoalgo.workbench.run import run_issue
+from cryptoalgo.workbench.runner import RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -23,13 +26,28 @@ SMALL = {
 }
 
 
+def furnish(home: Path) -> Path:
+    "A folder with what a workbench is made of."
+    (home / "settings.ini").write_text("[cryptoalgo]\nworkers = 2\n")
+    shutil.copytree(ROOT / "params", home / "params")
+    (home / "nbs").mkdir()
+    shutil.copytree(ROOT / "nbs" / "pipeline", home / "nbs" / "pipeline")
+    return home
+
+
+def write_issue(home: Path, number: int = 7, **changes) -> Path:
+    "An issue over SMALL."
+    issue = {"issue": number, "name": "mini", "title": "Small", "question": "Does it run?", "coins": ["BTC", "ETH"],
+             "timeframes": ["1h"], "params": SMALL} | changes
+    path = home / "params" / "issues" / f"{number:03d}-mini.yaml"
+    path.write_text(yaml.safe_dump(issue))
+    return path
+
+
 @pytest.fixture
 def workbench(tmp_path, monkeypatch):
     "Settings of a fresh workbench; the working directory is its home."
-    (tmp_path / "settings.ini").write_text("[cryptoalgo]\nworkers = 2\n")
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    (tmp_path / "nbs").mkdir()
-    shutil.copytree(ROOT / "nbs" / "pipeline", tmp_path / "nbs" / "pipeline")
+    furnish(tmp_path)
     for name in ("TRADER_DB_URL", "TRADER_DB_PATH", "CRYPTOALGO_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CRYPTOALGO_HOME", str(tmp_path))
@@ -37,15 +55,26 @@ def workbench(tmp_path, monkeypatch):
     return load_settings(home=tmp_path)
 
 
+@pytest.fixture(scope="module")
+def kept_results(tmp_path_factory):
+    "Stage results of the small issue, as a workbench keeps them."
+    home = furnish(tmp_path_factory.mktemp("kept"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TRADER_DB_URL", "TRADER_DB_PATH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("CRYPTOALGO_HOME", str(home))
+        run_issue(write_issue(home), load_settings(home=home), RunOptions(notebooks=False))
+    return home / "data" / "prepared"
+
+
+@pytest.fixture
+def warm(workbench, kept_results):
+    "A workbench with no report and an empty ledger, which need not compute again what another one has kept."
+    shutil.copytree(kept_results, workbench.home / "data" / "prepared")
+    return workbench
+
+
 @pytest.fixture
 def issue_file(workbench):
     "`issue_file(**changes)` writes an issue over SMALL and returns its path."
-
-    def write(number: int = 7, **changes) -> Path:
-        issue = {"issue": number, "name": "mini", "title": "Small", "question": "Does it run?", "coins": ["BTC", "ETH"],
-                 "timeframes": ["1h"], "params": SMALL} | changes
-        path = workbench.home / "params" / "issues" / f"{number:03d}-mini.yaml"
-        path.write_text(yaml.safe_dump(issue))
-        return path
-
-    return write
+    return partial(write_issue, workbench.home)

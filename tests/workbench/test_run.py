@@ -43,16 +43,16 @@ def test_papermill_and_in_process_leave_the_same_bytes_and_a_second_run_recomput
     assert forced["run"]["changed"] == [] and forced["run"]["same"] > 20
 
 
-def test_the_report_says_simulated_and_has_every_deliverable(workbench, issue_file):
-    summary = run_issue(issue_file(), workbench, RunOptions(notebooks=False))
-    root = workbench.home / "reports" / "issue-7"
+def test_the_report_says_simulated_and_has_every_deliverable(warm, issue_file):
+    summary = run_issue(issue_file(), warm, RunOptions(notebooks=False))
+    root = warm.home / "reports" / "issue-7"
     assert summary["simulated"] and "SIMULATED" in (root / "index.html").read_text()
     for coin in ("BTC", "ETH"):
         here = {p.name for p in (root / coin / "1h").iterdir()}
         assert {"qa.json", "qa.csv", "dataset_qa.json", "dataset_qa.csv", "leakage.json", "metrics_test.json", "preds_test.parquet", "backtest_metrics.json", "trades.csv",
                 "equity.csv", "equity_curve.png", "diagnostics.json", "robustness.json", "readiness.json"} <= here
     manifest = json.loads((root / "manifest.json").read_text())
-    assert manifest["ledger_head"] == Ledger(workbench.home / "data" / "ledger.jsonl").view().head
+    assert manifest["ledger_head"] == Ledger(warm.home / "data" / "ledger.jsonl").view().head
 
 
 def test_a_failing_coin_leaves_the_others_alone(workbench, issue_file):
@@ -63,12 +63,12 @@ def test_a_failing_coin_leaves_the_others_alone(workbench, issue_file):
     assert eth["exit_code"] == 2 and eth["failed_notebook"] == "p20_features" and "min_train_days" in eth["error"]
 
 
-def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, monkeypatch):
+def test_the_holdout_changes_nothing_before_the_verdict(warm, issue_file, monkeypatch):
     "The development stages are handed data that physically ends: another holdout leaves them byte-equal."
     from cryptoalgo.research import series
 
-    run_issue(issue_file(), workbench, RunOptions(notebooks=False))
-    before = artefacts(workbench)
+    run_issue(issue_file(), warm, RunOptions(notebooks=False))
+    before = artefacts(warm)
     real = series.simulate
 
     def garbled(params, coins, timeframe):
@@ -79,41 +79,41 @@ def test_the_holdout_changes_nothing_before_the_verdict(workbench, issue_file, m
         return market
 
     monkeypatch.setattr(series, "simulate", garbled)
-    run_issue(issue_file(), workbench, RunOptions(notebooks=False, force=True))
-    after = artefacts(workbench)
+    run_issue(issue_file(), warm, RunOptions(notebooks=False, force=True))
+    after = artefacts(warm)
     for coin in ("BTC/1h", "ETH/1h"):
         assert all(before[coin][stage] == after[coin][stage] for stage in STAGES[:-1])
         assert before[coin]["validate"] != after[coin]["validate"]
 
 
-def test_one_changed_rule_recomputes_the_backtest_and_not_the_features(workbench, issue_file):
+def test_one_changed_rule_recomputes_the_backtest_and_not_the_features(warm, issue_file):
     path = issue_file()
-    run_issue(path, workbench, RunOptions(notebooks=False))
-    changed = run_issue(path, workbench, RunOptions(("rules.threshold=0.57",), notebooks=False))
+    run_issue(path, warm, RunOptions(notebooks=False))
+    changed = run_issue(path, warm, RunOptions(("rules.threshold=0.57",), notebooks=False))
     for unit in changed["units"]:
         assert unit["run"]["stages"] == {"data": "kept", "features": "kept", "train": "kept", "backtest": "computed", "validate": "computed"}
 
 
-def test_a_second_candidate_is_counted_and_reads_the_holdout_a_second_time(workbench, issue_file):
+def test_a_second_candidate_is_counted_and_reads_the_holdout_a_second_time(warm, issue_file):
     path = issue_file()
-    run_issue(path, workbench, RunOptions(notebooks=False))
-    run_issue(path, workbench, RunOptions(("rules.threshold=0.57",), notebooks=False))
-    robustness = json.loads((workbench.home / "reports/issue-7/BTC/1h/robustness.json").read_text())
+    run_issue(path, warm, RunOptions(notebooks=False))
+    run_issue(path, warm, RunOptions(("rules.threshold=0.57",), notebooks=False))
+    robustness = json.loads((warm.home / "reports/issue-7/BTC/1h/robustness.json").read_text())
     assert robustness["n_trials"] == 2 and robustness["holdout_readers"] == 2
-    checks = {c["name"]: c for c in json.loads((workbench.home / "reports/issue-7/BTC/1h/readiness.json").read_text())["checks"]}
+    checks = {c["name"]: c for c in json.loads((warm.home / "reports/issue-7/BTC/1h/readiness.json").read_text())["checks"]}
     assert not checks["holdout_read_once"]["passed"]
 
 
-def test_another_stretch_of_the_holdout_is_another_read(workbench, issue_file):
+def test_another_stretch_of_the_holdout_is_another_read(warm, issue_file):
     path = issue_file(coins=["BTC"])
-    run_issue(path, workbench, RunOptions(notebooks=False))
-    run_issue(path, workbench, RunOptions(("validation.holdout_days=30",), notebooks=False))
-    assert json.loads((workbench.home / "reports/issue-7/BTC/1h/robustness.json").read_text())["holdout_readers"] == 2
+    run_issue(path, warm, RunOptions(notebooks=False))
+    run_issue(path, warm, RunOptions(("validation.holdout_days=30",), notebooks=False))
+    assert json.loads((warm.home / "reports/issue-7/BTC/1h/robustness.json").read_text())["holdout_readers"] == 2
 
 
-def test_nothing_reads_the_holdout_that_the_ledger_does_not_know(workbench, issue_file):
-    run_issue(issue_file(coins=["BTC"]), workbench, RunOptions(notebooks=False))
-    file = workbench.home / "reports/issue-7/BTC/1h/unit.json"
+def test_nothing_reads_the_holdout_that_the_ledger_does_not_know(warm, issue_file):
+    run_issue(issue_file(coins=["BTC"]), warm, RunOptions(notebooks=False))
+    file = warm.home / "reports/issue-7/BTC/1h/unit.json"
     unit = json.loads(file.read_text())
     file.write_text(json.dumps(unit | {"params": unit["params"] | {"rules": unit["params"]["rules"] | {"threshold": 0.58}}}))
     holder = open_holder(file)
@@ -125,10 +125,10 @@ def test_nothing_reads_the_holdout_that_the_ledger_does_not_know(workbench, issu
         open_holder(file).run("data")
 
 
-def test_refused_folds_count_as_flat_days(workbench, issue_file):
+def test_refused_folds_count_as_flat_days(warm, issue_file):
     small = SMALL | {"model": {"n_estimators": 20, "min_auc": 0.99}}
-    summary = run_issue(issue_file(coins=["BTC"], params=small), workbench, RunOptions(notebooks=False))
-    equity = pd.read_csv(workbench.home / "reports/issue-7/BTC/1h/equity.csv")
+    summary = run_issue(issue_file(coins=["BTC"], params=small), warm, RunOptions(notebooks=False))
+    equity = pd.read_csv(warm.home / "reports/issue-7/BTC/1h/equity.csv")
     assert summary["units"][0]["tier"] == "REJECT" and (equity["equity"] == 100_000).all()
     first, last = pd.to_datetime(equity["event_time"].iloc[[0, -1]], utc=True)
     assert first >= pd.Timestamp("2022-01-01", tz="UTC") + pd.Timedelta("120D") and last - first > pd.Timedelta("110D")
