@@ -150,18 +150,23 @@ def _archetype(params_dir: Path, name: Any) -> dict[str, Any]:
     return read_yaml(params_dir / "archetypes" / f"{name}.yaml")
 
 
+def _optional(path: Path) -> dict[str, Any]:
+    "A layer that need not be there."
+    return read_yaml(path) if path.is_file() else {}
+
+
 def resolve(
-    params_dir: Path,  # the folder of base.yaml, presets/, archetypes/, coins/
+    params_dir: Path,  # the folder of base.yaml, timeframes/, presets/, archetypes/, coins/
     issue: Issue,  # the experiment
     coin: str,  # one of its coins
     sets: Sequence[str] = (),  # `--set` assignments, in order
+    timeframe: str = "1h",  # of the bars
 ) -> Params:  # frozen
-    "All layers for one coin: base < preset < archetype < coin < issue < the issue's coin < --set."
-    values = read_yaml(params_dir / "base.yaml")
+    "All layers for one coin at one timeframe: base < timeframe < preset < archetype < coin < issue < the issue's coin < --set."
+    values = overlay(read_yaml(params_dir / "base.yaml"), _optional(params_dir / "timeframes" / f"{timeframe}.yaml"))
     if issue.preset:
         values = overlay(values, read_yaml(params_dir / "presets" / f"{issue.preset}.yaml"))
-    coin_file = params_dir / "coins" / f"{coin}.yaml"
-    upper = read_yaml(coin_file) if coin_file.is_file() else {}
+    upper = _optional(params_dir / "coins" / f"{coin}.yaml")
     for layer in (issue.params, issue.coin_params.get(coin, {}), *map(parse_set, sets)):
         upper = overlay(upper, layer)
     rules = upper.get("rules")

@@ -8,10 +8,12 @@ __all__ = ['Section', 'TurningPointParams', 'SimulatorParams', 'DataParams', 'Fe
            'ObjectiveParams', 'SearchParams', 'ValidationParams']
 
 # %% ../../nbs/0_core/03a_sections.ipynb #ca2f1450
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from .clock import timeframe_ms
 from .evidence import CheckSpec, GateSpec, Rule
 
 # %% ../../nbs/0_core/03a_sections.ipynb #7f636c81
@@ -130,11 +132,11 @@ class ModelParams(Section):
 
 # %% ../../nbs/0_core/03a_sections.ipynb #f7fe5aed
 class FilterParams(Section):
-    "What turns a signal away before it is a decision (B1); None = that filter is off. σ and returns are fractions."
-    min_sigma: float | None = None  # σ of one-bar returns, the label's `vol_bars`
+    "What turns a signal away before it is a decision (B1); None = that filter is off. Bounds of σ and momentum are those of hourly bars."
+    min_sigma: float | None = None  # σ of one-bar returns over the label's `vol_bars`, a fraction
     max_sigma: float | None = None
     momentum_bars: tuple[PositiveInt, PositiveInt] = (24, 72)  # the shorter and the longer return
-    min_momentum: float | None = None  # |longer return|
+    min_momentum: float | None = None  # |longer return|, a fraction
     same_sign: bool = False  # both returns point the same way
     trend_bars: int | None = None  # buy only above the mean of so many closes, sell only below
     max_funding_z: float | None = None  # buy not above, sell not below its negative
@@ -144,6 +146,12 @@ class FilterParams(Section):
     regimes: tuple[str, ...] | None = None  # only these, as "high_vol/up"
     max_correlation: float | None = None  # with an open position of the same side; a matter of the account
     correlation_bars: int = Field(default=72, ge=10)
+
+    def at(self, timeframe: str) -> "FilterParams":
+        "The same filters for bars of another length: what prices do in a bar grows with the root of its length."
+        root = math.sqrt(timeframe_ms(timeframe) / timeframe_ms("1h"))
+        bounds = {name: getattr(self, name) for name in ("min_sigma", "max_sigma", "min_momentum")}
+        return self.model_copy(update={name: value * root for name, value in bounds.items() if value is not None})
 
 
 class RulesParams(Section):

@@ -185,7 +185,7 @@ def conditions(x: Experiment, series: Series) -> pd.DataFrame:
 
 def trade(x: Experiment, data: Development, trained: Trained) -> Tested:
     "Trade the out-of-sample answers of the development days."
-    signals = decide(trained.predictions, conditions(x, data.series), x.symbol, x.params.rules)
+    signals = decide(trained.predictions, conditions(x, data.series), x.symbol, x.rules)
     runs = run_costs(x, data.series, rank_coins(signals), first_test(trained))
     net = runs.net
     return Tested(with_outcomes(signals, net), net.trades, net.equity, runs.daily(), waterfall(net.trades, net.trades["exit_reason"]).reset_index(),

@@ -174,7 +174,7 @@ def try_values(
 def _decisions(bench: Bench, x: Experiment, answers: pd.DataFrame) -> pd.DataFrame:
     "What goes to the engine."
     context = bench.context(x.params.rules.filters, x.params.labels)
-    return rank_coins(decide(answers, context, x.symbol, x.params.rules))
+    return rank_coins(decide(answers, context, x.symbol, x.rules))
 
 # %% ../../nbs/5_research/51d_optimize.ipynb #94526c86
 def _packed(days: Sequence[pd.Series], x: Experiment) -> dict[str, Any]:

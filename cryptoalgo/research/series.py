@@ -19,6 +19,7 @@ from ..core.ledger import Span
 from ..core.params import Params
 from ..core.profiles import Costs
 from ..core.provenance import digest, frame_digest
+from ..core.sections import RulesParams
 from ..data.contracts import Contract, coverage, same_venue
 from ..data.simulate import simulate
 from ..data.store import Store
@@ -78,6 +79,12 @@ class Experiment:
     def feature_set(self) -> FeatureSet:
         "The features that the model sees."
         return FeatureSet((*self.params.features.groups, *self.params.features.extra), self.timeframe)
+
+    @property
+    def rules(self) -> RulesParams:
+        "The rules as they hold for bars of this length."
+        rules = self.params.rules
+        return rules.model_copy(update={"filters": rules.filters.at(self.timeframe)})
 
     @property
     def round_trip_cost(self) -> float:

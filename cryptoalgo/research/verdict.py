@@ -132,9 +132,8 @@ def _stability(x: Experiment, series: Series, trained: Trained) -> dict[str, Any
         return {}
     nets, context = [], conditions(x, series)
     for near in _nudged(x):
-        rules = near.params.rules
-        decisions = rank_coins(decide(answers, context, near.symbol, rules))
-        nets.append(run_costs(near, series, decisions, first_test(trained)).net.totals["net"] / rules.initial_equity_usd)
+        decisions = rank_coins(decide(answers, context, near.symbol, near.rules))
+        nets.append(run_costs(near, series, decisions, first_test(trained)).net.totals["net"] / near.rules.initial_equity_usd)
     return {"neighbour_returns": nets, "parameter_stability": float(np.mean(np.array(nets) > 0))}
 
 # %% ../../nbs/5_research/52_verdict.ipynb #89ba6b5d
@@ -186,7 +185,7 @@ def validate(
     series = prepare(x, raw).series
     answers, scores = _exam_answers(x, series, trained)
     start = from_ms(np.array([x.exam.start_ms]))[0]
-    runs = run_costs(x, series, rank_coins(decide(answers, conditions(x, series), x.symbol, x.params.rules)), start)
+    runs = run_costs(x, series, rank_coins(decide(answers, conditions(x, series), x.symbol, x.rules)), start)
     exam = runs.metrics()
     daily = tested.daily["net"]
     resampled, draws = _resampled(x, daily, tested.metrics["compounds"])

@@ -47,11 +47,10 @@ def experiments(
     "What an issue asks of each coin and timeframe. Raises `InputError` on a coin, timeframe or parameter that is wrong."
     params_dir, found = settings.path(settings.params_dir), []
     for coin in issue.coins:
-        params = resolve(params_dir, issue, coin, tuple(sets))
-        costs = load_costs(params_dir / "venues.yaml", params.costs)
         for timeframe in issue.timeframes:
             timeframe_ms(timeframe)
-            found.append(Experiment(coin, timeframe, params, costs, Span(0, 0)))
+            params = resolve(params_dir, issue, coin, tuple(sets), timeframe)
+            found.append(Experiment(coin, timeframe, params, load_costs(params_dir / "venues.yaml", params.costs), Span(0, 0)))
     return found
 
 

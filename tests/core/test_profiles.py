@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.core.params import Issue, load_issue, resolve
 from cryptoalgo.core.profiles import NUMBERS, VenueSchedule, load_costs
-from cryptoalgo.core.sections import CostParams
+from cryptoalgo.core.sections import CostParams, FilterParams
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
 VENUES = yaml.safe_load((PARAMS / "venues.yaml").read_text())
@@ -94,3 +96,24 @@ def test_the_demo_and_the_baseline_keep_their_own_rules(file, coin):
         "model", 0.55, True, True, 4, 4, hold, 0, 50_000)
     off = r.filters.model_copy(update={"momentum_bars": (24, 72), "funding_events": 90, "correlation_bars": 72})
     assert off == type(off)() and r.breakeven_sigma is None and r.trail_sigma is None and r.archetype is None
+
+
+def test_bars_of_four_hours_need_more_days_to_learn_from_and_nothing_else_of_their_own():
+    hour, four = resolve(PARAMS, issue(), "ETH"), resolve(PARAMS, issue(), "ETH", timeframe="4h")
+    rows = [p.search.min_train_days * n for p, n in ((hour, 24), (four, 6))]
+    assert rows[0] <= rows[1] and four.splits.min_train_days > hour.splits.min_train_days
+    assert (four.rules, four.labels, four.model) == (hour.rules, hour.labels, hour.model)
+    assert resolve(PARAMS, issue(), "ETH", timeframe="15m") == hour
+
+
+@pytest.mark.parametrize(("timeframe", "factor"), [("15m", 0.5), ("1h", 1.0), ("4h", 2.0)])
+def test_bounds_of_filters_are_those_of_an_hour(timeframe, factor):
+    "A random walk: moves grow with the root of time, so a bound turns away the same share at every length of bar."
+    rng = np.random.default_rng(3)
+    quarter = pd.Series(rng.normal(0, 0.004, 40_000))
+    per_bar = quarter.groupby(np.arange(quarter.size) // int(4 * factor**2)).sum()
+    hourly = FilterParams(min_sigma=0.008, max_sigma=0.06, min_momentum=0.07, max_spread=0.12)
+    there = hourly.at(timeframe)
+    assert there.min_sigma == pytest.approx(per_bar.std(), rel=0.02) and there.max_spread == hourly.max_spread
+    assert (there.max_sigma, there.min_momentum) == pytest.approx((0.06 * factor, 0.07 * factor))
+    assert FilterParams().at(timeframe) == FilterParams()
