@@ -21,6 +21,7 @@ from ..core.sections import ModelParams
 from .ensembles import ENSEMBLES, Ensemble, parts_of
 from .learners import Learner, Rows, rows_of
 from .members import LEARNERS, Member, Refusal, Refused, json_bytes, refuse_little
+from .return_scores import baseline
 from .samples import Sample, longest_label, refuse_unknown
 from .samples import directed as directed  # callers look for it here
 from .scores import Score, auc, overlap_lag
@@ -40,7 +41,7 @@ class _Answers:
     features_: tuple[str, ...]  # names, in order
     members_: list[Member]
     ensemble_: Ensemble | None  # None for one member
-    trained_: dict[str, Any]  # rows, positives, first and last row, and when the last label was known
+    trained_: dict[str, Any]  # rows, positives, first and last row, when the last label was known; of a forecast also `Baseline`
     model_id_: str  # the first 12 digits of the sha256 of model.json, which holds the hashes of the rest
     refusal_: Refusal | None = None
 
@@ -219,6 +220,8 @@ class Model(_Kept):
         self.members_, up = members, sample.up & sample.told
         self.trained_ = {"rows": up.size, "positives": int(up.sum()), "first": sample.labels.index[0], "last": sample.labels.index[-1],
                          "known": sample.labels["t_end"].max()}
+        if self.params.task == "return":
+            self.trained_ |= baseline(sample.labels["y"])._asdict()
         self.model_id_ = digest(self.files()["model.json"])[:12]
 
     def _judged(self, members: list[Member], samples: list[Sample]) -> Ensemble | None:

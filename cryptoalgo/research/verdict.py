@@ -20,6 +20,7 @@ from ..core.statistics import dsr, moments, psr, sharpe
 from ..features.labels import make_labels
 from ..models.learners import rows_of
 from ..models.samples import outcomes
+from ..models.return_scores import Baseline, score_returns
 from ..models.scores import as_plain, score
 from .dataset import Development, features_fn, prepare
 from .experiment import Tested, Trained, conditions, first_test, run_costs, why_idle
@@ -75,7 +76,11 @@ def _exam_answers(x: Experiment, series: Series, trained: Trained) -> tuple[pd.D
         return trained.predictions.iloc[:0], {}
     said = trained.model.answers(rows_of(features).take(np.flatnonzero(inside)))
     answers = pd.DataFrame({**said._asdict(), "fold": -1, "model_id": trained.model.model_id_}, features.index[inside])
-    return answers, as_plain(score(answers["prob"], known["y"], known["ret"], x.params.labels.horizon_bars))
+    horizon, learned = x.params.labels.horizon_bars, trained.model.trained_
+    scores = score(answers["prob"], known["y"], known["ret"], horizon)
+    if x.params.model.task == "return":
+        scores |= score_returns(answers["yhat"], known["y"], horizon, Baseline(learned["mean"], learned["signal_mean"]))
+    return answers, as_plain(scores)
 
 # %% ../../nbs/5_research/52_verdict.ipynb #27c21767
 def _resampled(x: Experiment, daily: pd.Series, compounds: bool) -> tuple[dict[str, Any], np.ndarray]:

@@ -134,6 +134,15 @@ def test_refused_folds_count_as_flat_days(warm, issue_file):
     assert first >= pd.Timestamp("2022-01-01", tz="UTC") + pd.Timedelta("120D") and last - first > pd.Timedelta("110D")
 
 
+def test_a_forecast_of_the_return_is_scored_alike_before_and_on_the_holdout(warm, issue_file):
+    small = SMALL | {"model": SMALL["model"] | {"task": "return", "min_auc": 0.0}}
+    run_issue(issue_file(coins=["BTC"], params=small), warm, RunOptions(notebooks=False))
+    before, on_holdout = (json.loads((warm.home / "reports/issue-7/BTC/1h" / name).read_text())["scores"]
+                          for name in ("metrics_test.json", "holdout_metrics.json"))
+    assert set(on_holdout) == set(before) >= {"rmse", "r2", "signal_r2", "direction_accuracy"}
+    assert on_holdout["rmse"]["value"] > 0 and on_holdout["rmse"]["n"] < before["rmse"]["n"]
+
+
 @pytest.mark.parametrize(("changes", "says"), [
     ({"coins": ["BTC"], "params": {"rules": {"treshold": 0.6}}}, "threshold"),
     ({"params": {"simulator": {"edge": {"XRP": 9}}, "data": {"source": "simulator"}}}, "XRP"),
