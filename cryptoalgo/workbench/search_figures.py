@@ -80,9 +80,9 @@ def leading_terms(
     table = table[table.abs().sum().sort_values(ascending=False, kind="stable").index]
     table = table.loc[:, table.abs().sum() > 0]
     with house_style():
-        title = f"the leader's Sharpe ratio is {table['sharpe'].iloc[0]:.2f}, the rest of its value are adjustments" if "sharpe" in table else "terms of the leaders"
+        title = f"the leader's Sharpe ratio is {table['sharpe'].iloc[0]:.2f}, the rest of its value is adjustments" if "sharpe" in table else "terms of the leaders"
         figure, (ax,) = canvas(subject.title(title), "mean over folds, part of it at doubled fees; to the right of the line what adds, to the left what takes away",
-                               0.6 + 0.21 * len(best), left=1.3, below=0.62)
+                               0.6 + 0.21 * len(best), left=1.3, below=0.62, legend_rows=-(-table.shape[1] // 5))
         _stack(ax, table)
         ax.axvline(0, color=GREY, lw=0.9)
         ax.set_yticks(range(len(best)), [f"{s} · {k}" for s, k in table.index])

@@ -63,13 +63,14 @@ def canvas(
     ratios: Sequence[float] = (1,),  # heights of the panels, top to bottom, on one x axis
     left: float = 0.84,  # inches for the labels of the y axis
     below: float = 0.42,  # inches for the labels of the x axis
+    legend_rows: int = 1,
 ) -> tuple["Figure", list["Axes"]]:  # and its panels
     "An empty figure with its title. Call it, and draw, inside `house_style()`. Margins are fixed, so figures line up on a page."
     from matplotlib.figure import Figure
 
     lines, small = textwrap.wrap(title, 78), textwrap.wrap(note, 122)
     note_at = 0.12 + 0.19 * len(lines)  # inches from the top
-    above = note_at + 0.3 + 0.14 * max(len(small), 1)
+    above = note_at + 0.14 + 0.16 * legend_rows + 0.14 * max(len(small), 1)
     total = above + height + below
     figure = Figure(figsize=(WIDTH, total), dpi=DPI)
     axes = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=list(ratios))).tolist()
