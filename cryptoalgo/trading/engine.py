@@ -62,7 +62,10 @@ def _table(decisions: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
     refuse(~there, "no bar opens at that time; event_time is the open time of the deciding bar")
     df = df.assign(row=row, coin=coin, event_ms=ms, side=df["side"].astype("int64"))
     for optional in ("rank", "vol"):
-        df[optional] = df[optional].astype(float) if optional in df.columns else np.nan
+        given = df[optional] if optional in df.columns else pd.Series(np.nan, df.index)
+        number = pd.to_numeric(given, errors="coerce").astype("float64")
+        refuse(number.isna() & given.notna(), f"{optional} is {{{optional}}}; it must be a number, or nothing")
+        df[optional] = number
     refuse(np.isfinite(df["vol"]) & (df["vol"] <= 0), "vol is {vol}; a deviation per bar above 0 is needed, or none")
     refuse(df.duplicated(["row", "coin"]), "the second decision of this coin at this time; keep one")
     return df.sort_values(["row", "rank", "coin"], na_position="last", ignore_index=True)

@@ -24,7 +24,7 @@ from ..trading.diagnostics import outcomes
 from ..trading.engine import PARTS
 from .artefacts import deliverables, rows
 from .pipeline import Basket, Unit
-from .runner import TRIED, Here, Outcome, RunOptions, experiments, fix_holdouts, pool, run_stages
+from .runner import TRIED, Here, Outcome, RunOptions, experiments, fix_holdouts, pool, register_searches, run_stages
 from .style import signed
 
 # %% ../../nbs/6_workbench/66e_backtests.ipynb #025e7721
@@ -147,12 +147,12 @@ def run_backtest(
         with pool(n_workers) if n_workers > 1 else Here() as executor:
             ways = [Outcome(unit) for unit in asked]
             run_stages(executor, ways, TRIED, RunOptions(notebooks=False), step)
+        register_searches(ways)
         for outcome in ways:
             if outcome.error:
                 _fail(outcome)
         for unit in asked:
-            for trial in (*unit.searched(), unit.trial()):
-                unit.ledger.record(trial)
+            unit.ledger.record(unit.trial())
         basket = Basket(asked[0].folder.parent, tuple(asked), settings)
         basket.write()
         found = Backtested(asked, basket.run("portfolio"), basket.folder, asked[0].ledger.view().head)

@@ -23,7 +23,7 @@ from ..core.settings import Settings, load_settings
 from ..data.contracts import Contract, load_contracts
 from ..data.store import Store
 from ..research import dataset, experiment as ex
-from ..research.optimize import Searched, optimize, trials_of
+from ..research.optimize import Searched, optimize, trials_in, trials_of
 from ..research.portfolio import Member, Portfolio, hold_together
 from ..research.series import Experiment, Raw, read_raw
 from ..research.space import with_values
@@ -41,6 +41,7 @@ class Stage(NamedTuple):
     sections: tuple[str, ...]
     compute: Callable[..., Any]  # from the holder and the results it needs
     patient: bool = False  # it has a budget of its own: no limit on the time of its cells
+    whole: Callable[[Any], bool] = lambda result: True  # whether a kept result need not be gone on with
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #38b0e2ba
 class Holder(ABC):
@@ -109,19 +110,18 @@ class Holder(ABC):
         kept = self.state.get(name)
         if self.force or not kept or kept["key"] != self.key(name) or kept["drawn_by"] != self.drawn_by:
             return False
-        if not self.cache.find(name, kept["key"]):
-            return False
-        return all((self.folder / f).is_file() and file_digest(self.folder / f) == h for f, h in kept["artefacts"].items())
+        return self.is_kept(name) and all((self.folder / f).is_file() and file_digest(self.folder / f) == h for f, h in kept["artefacts"].items())
 
     def is_kept(self, name: str) -> bool:
         "Whether the result of a stage need not be computed, though it may have to be shown again."
-        return not self.force and self.cache.find(name, self.key(name)) is not None
+        folder = None if self.force else self.cache.find(name, self.key(name))
+        return folder is not None and self.stage(name).whole(load(self.stage(name).result, folder))
 
     def run(self, name: str) -> Any:
         "The result of a stage: kept or computed, its proofs in the report."
         stage, key = self.stage(name), self.key(name)
-        folder = None if self.force else self.cache.find(name, key)
-        if folder is None:
+        folder = self.cache.folder(name, key)
+        if not self.is_kept(name):
             folder = self.cache.keep(name, key, stage.compute(self, *(self.load(need) for need in stage.needs)))
         result = load(stage.result, folder)  # what is shown is what was kept
         artefacts = {f.relative_to(self.folder).as_posix(): file_digest(f) for f in sorted(publish(result, self))}
@@ -135,7 +135,7 @@ UNIT_STAGES: Mapping[str, Stage] = {
     "features": Stage("p20_features", dataset.Dataset, (dataset.build_dataset,), ("data",), ("features", "labels", "weights", "splits"),
                       lambda unit, data: dataset.build_dataset(unit.asked, data, unit.keep)),
     "optimize": Stage("p40_optimize", Searched, (optimize,), ("data", "features"), ("labels", "weights", "splits", "model", "rules", "costs", "search", "seed"),
-                      lambda unit, data, features: optimize(unit.asked, data, features.features, unit.studies, unit.threads), patient=True),
+                      lambda unit, data, features: optimize(unit.asked, data, features.features, unit.studies, unit.threads), patient=True, whole=Searched.is_whole),
     "train": Stage("p30_train", ex.Trained, (dataset.relabelled, ex.train), ("data", "features"), ("labels", "weights", "splits", "model", "seed"),
                    lambda unit, data, features, *_: ex.train(unit.experiment, dataset.relabelled(unit.experiment, data, features, unit.keep))),
     "backtest": Stage("p50_backtest", ex.Tested, (ex.trade,), ("data", "train"), ("rules", "costs"),
@@ -173,7 +173,8 @@ class Unit(Holder):
         found = self.state.get("optimize") if self.asked.searches else None
         if found is None:
             return self.asked
-        return replace(self.asked, params=with_values(self.asked.params, _chosen(self.cache, found["key"])))
+        folder = self.cache.find("optimize", found["key"])  # None when its files were damaged
+        return replace(self.asked, params=with_values(self.asked.params, _chosen(folder, folder.stat().st_mtime_ns) if folder else {}))
 
     @property
     def studies(self) -> str:
@@ -258,6 +259,10 @@ class Unit(Holder):
         "The trials of the search as the ledger counts them; none where nothing was searched."
         return trials_of(self.asked, self.load("data"), self.load("optimize"), f"issue-{self.issue}") if self.asked.searches else []
 
+    def attempts(self) -> list[Trial]:
+        "The trials in every study file of this folder: of searches that were killed, given up or put aside too."
+        return [trial for file in sorted(self.folder.glob("optuna*.db")) for trial in trials_in(f"sqlite:///{file}", self.asked, f"issue-{self.issue}")]
+
     def trial(self) -> Trial:
         "This unit as the ledger counts it: code, data, parameters, and the daily returns of its backtest."
         x, data = self.experiment, self.load("data")
@@ -322,10 +327,9 @@ class Basket(Holder):
 
 
 @lru_cache(maxsize=64)
-def _chosen(cache: StageCache, key: str) -> dict[str, Any]:
-    "The values that a kept search chose; none when its result was damaged."
-    folder = cache.find("optimize", key)
-    return load(Searched, folder).chosen if folder else {}
+def _chosen(folder: Path, written_ns: int) -> dict[str, Any]:
+    "The values that a kept search chose, as of when it was written: one that ran out of time may be gone on with."
+    return load(Searched, folder).chosen
 
 
 def open_holder(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WEEK_S', 'PRELOAD', 'TRIED', 'JUDGED', 'JOINED', 'RunOptions', 'experiments', 'units_of', 'shared_out',
            'report_folder', 'Found', 'fix_holdouts', 'Outcome', 'Work', 'work', 'pool', 'Here', 'run_stages',
-           'register_trials', 'baskets', 'run_units']
+           'register_searches', 'register_trials', 'baskets', 'run_units']
 
 # %% ../../nbs/6_workbench/64_runner.ipynb #2c94f8ef
 import multiprocessing as mp
@@ -25,7 +25,8 @@ from ..core.ledger import Span
 from ..core.params import Issue, resolve
 from ..core.profiles import load_costs
 from ..core.settings import Settings
-from ..research.series import Experiment, last_moment
+from ..data.store import Store
+from ..research.series import Experiment, market_span
 from ..research.study import count_trials
 from .pipeline import Basket, Holder, Unit, open_holder
 
@@ -86,6 +87,17 @@ class Found:
         return max((int(d.get("exit_code", 0)) for d in self.found), default=0)
 
 # %% ../../nbs/6_workbench/64_runner.ipynb #349d5baa
+def _new_holdout(x: Experiment, store: Store | None) -> Span:
+    "The end of a market, as long as its parameters say; what lies before it must be enough to learn from."
+    whole, days = market_span(x, store), x.params.validation.holdout_interval_days
+    begin, least = whole.end_ms - days * DAY_MS, x.params.splits.min_train_days
+    if (before := (begin - whole.start_ms) / DAY_MS) <= least:
+        raise InputError(f"validation.holdout_interval_days = {days} of {(whole.end_ms - whole.start_ms) / DAY_MS:.0f} days of {x.market} prices: "
+                         f"{max(before, 0):.0f} are left before the holdout, more than splits.min_train_days = {least} are needed; bring more bars, "
+                         "or shorten one of the two")
+    return Span(begin, whole.end_ms)
+
+
 def fix_holdouts(units: Sequence[Unit]) -> list[Unit]:
     "Fix each market's holdout in the ledger, or keep to the one that is fixed; units that know it."
     known: dict[str, Span] = {}
@@ -94,12 +106,9 @@ def fix_holdouts(units: Sequence[Unit]) -> list[Unit]:
         if x.market in known:
             continue
         fixed = ledger.view().holdout(x.market)
+        known[x.market] = fixed or _new_holdout(x, unit.store)
         if fixed is None:
-            end = last_moment(x, unit.store)
-            known[x.market] = Span(end - x.params.validation.holdout_interval_days * DAY_MS, end)
             ledger.fix_holdout(x.market, *known[x.market])
-        else:
-            known[x.market] = fixed
     return [replace(u, asked=replace(u.asked, holdout=known[u.asked.market])) for u in units]
 
 # %% ../../nbs/6_workbench/64_runner.ipynb #e312526f
@@ -236,13 +245,21 @@ JUDGED = ("validate",)
 JOINED = ("portfolio",)
 
 
+def register_searches(outcomes: Sequence[Outcome]) -> None:
+    "Count every trial that was searched, whatever became of the search or of the unit afterwards."
+    for outcome in outcomes:
+        unit, ended = outcome.holder, "optimize" in outcome.done and outcome.failed != "p40_optimize"
+        for trial in (*unit.attempts(), *(unit.searched() if ended else ())):
+            unit.ledger.record(trial)
+
+
 def register_trials(outcomes: Sequence[Outcome]) -> None:
     "Count every unit as a trial and log its read of the holdout, in order; then every unit knows the head."
     sound = [o for o in outcomes if not o.error]
+    register_searches(outcomes)
     for outcome in sound:
         unit, trial = outcome.holder, outcome.holder.trial()
-        for one in (*unit.searched(), trial):
-            unit.ledger.record(one)
+        unit.ledger.record(trial)
         unit.ledger.read_holdout(trial.id, *unit.experiment.exam)
     for outcome in sound:
         outcome.holder = replace(outcome.holder, head=outcome.holder.ledger.view().head)

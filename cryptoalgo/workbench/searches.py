@@ -16,7 +16,7 @@ from ..core.params import Issue, load_issue
 from ..core.settings import Settings
 from ..data.universe import load_universe
 from .pipeline import Unit
-from .runner import Found, Outcome, RunOptions, experiments, fix_holdouts, pool, report_folder, run_stages, shared_out
+from .runner import Found, Outcome, RunOptions, experiments, fix_holdouts, pool, register_searches, report_folder, run_stages, shared_out
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #85b6a38f
 class Ask(NamedTuple):
@@ -137,8 +137,5 @@ def run_optimize(
     steps = sum(name in o.holder.stages for o in outcomes for name in STAGES)
     with progress("stages", steps) as step, pool(min(settings.n_workers, len(outcomes))) as executor:
         run_stages(executor, outcomes, STAGES, RunOptions(notebooks=False), step)
-    for outcome in outcomes:
-        if "optimize" in outcome.done and outcome.failed != "p40_optimize":
-            for trial in outcome.holder.searched():
-                outcome.holder.ledger.record(trial)
+    register_searches(outcomes)
     return Searches([_report(outcome) for outcome in outcomes])

@@ -86,14 +86,19 @@ def test_every_bar_that_a_trial_may_see_lies_before_the_holdout(x, inputs):
 def test_the_test_blocks_are_the_same_whatever_the_horizon(x, inputs):
     bench = Bench(x, *inputs)
     blocks = [[f.test for f in bench.folds(bench.labels(with_values(x.params, {"labels.horizon_bars": h})))] for h in (12, 36)]
-    assert blocks[0] == blocks[1] and bench.embargo == 36
+    assert blocks[0] == blocks[1] and bench.embargo == 48
 
 
 def test_a_horizon_beyond_the_stated_embargo_is_tried_with_a_longer_one():
-    x = experiment(space={"labels.horizon_bars": Range(choices=(12, 48))})
+    x = experiment(space={"labels.horizon_bars": Range(choices=(12, 60))})
     bench = Bench(x, *given(x))
-    assert x.params.splits.embargo_bars < bench.embargo == 48
-    assert search._guarded(bench, search.Draw(0, {"labels.horizon_bars": 48}), ()).state == "finished"
+    assert x.params.splits.embargo_bars < bench.embargo == 60
+    assert search._guarded(bench, search.Draw(0, {"labels.horizon_bars": 60}), ()).state == "finished"
+
+
+@pytest.mark.parametrize(("timeframe", "bars"), [("15m", 192), ("1h", 48), ("4h", 36)])
+def test_the_embargo_of_a_search_is_two_days_or_the_longest_label(x, timeframe, bars):
+    assert search._embargo(replace(x, timeframe=timeframe)) == bars
 
 
 def test_what_is_trained_on_is_known_before_the_block(x, inputs):
@@ -125,8 +130,9 @@ def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, m
 
     monkeypatch.setattr(search.Model, "fit", fit)
     mixed = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
-    failed = mixed.trials[mixed.trials["state"] == "failed"]
-    assert failed["reason"].tolist() == ["FitError: the loss is NaN", "MemoryError: no room"] and failed["value"].isna().all()
+    for state, reason in (("pruned", "the loss is NaN"), ("failed", "MemoryError: no room")):
+        (told,) = mixed.trials.loc[mixed.trials["reason"] == reason].to_dict("records")
+        assert told["state"] == state and np.isnan(told["value"])
     assert len(mixed.trials) == 8
 
 
@@ -203,7 +209,7 @@ def test_a_series_too_short_for_the_folds_is_refused(sets, said, inputs, tmp_pat
         optimize(experiment(*sets), *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
 
 
-def test_a_study_of_other_bars_is_refused(x, inputs, found, tmp_path):
+def test_a_study_of_other_bars_or_funding_is_refused(x, inputs, found, tmp_path):
     data, features = inputs
     url = f"sqlite:///{tmp_path}/optuna.db"
     few = replace(x, params=x.params.model_copy(update={"search": x.params.search.model_copy(update={"trials": 1})}))
@@ -212,4 +218,14 @@ def test_a_study_of_other_bars_is_refused(x, inputs, found, tmp_path):
     before = (tmp_path / "optuna.db").read_bytes()
     with pytest.raises(InputError, match="another dataset"):
         optimize(few, shorter, features.iloc[:-24], url, 1)
+    corrected = replace(data, series=replace(data.series, funding=data.series.funding.assign(funding_rate=lambda f: f["funding_rate"] * 1.5)))
+    with pytest.raises(InputError, match="another dataset"):
+        optimize(few, corrected, features, url, 1)
     assert (tmp_path / "optuna.db").read_bytes() == before
+
+
+def test_a_stated_value_that_is_none_lies_in_no_range_of_numbers(x, inputs, tmp_path):
+    off = replace(x, params=x.params.model_copy(update={
+        "rules": x.params.rules.model_copy(update={"vol_mult_tp": None}),
+        "search": x.params.search.model_copy(update={"trials": 2, "space": {"rules.vol_mult_tp": Range(low=2.0, high=9.0)}})}))
+    assert optimize(off, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1).trials["rules.vol_mult_tp"].between(2, 9).all()

@@ -442,6 +442,8 @@ GOOD = market(*[FLAT] * 4)
     ({"decisions": orders((9, 1))}, "no bar opens at that time"),
     ({"decisions": orders((0.5, 1))}, "no bar opens at that time"),
     ({"decisions": orders((0, 2))}, "side is 2"),
+    ({"decisions": orders((0, 1)).assign(rank="first")}, "rank is first; it must be a number"),
+    ({"decisions": orders((0, 1)).assign(vol="low")}, "vol is low; it must be a number"),
     ({"decisions": orders((0, 1), (0, -1))}, "second decision"),
     ({"decisions": orders((0, 1), symbol="Y")}, "no bars of Y"),
     ({"decisions": orders((0, 1, -1.0))}, "vol is -1.0"),

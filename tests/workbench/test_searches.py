@@ -12,12 +12,14 @@ import optuna
 import pandas as pd
 import pytest
 
+from cryptoalgo.core.errors import InputError
 from cryptoalgo.core.ledger import Ledger
 from cryptoalgo.core.params import overlay
 from cryptoalgo.research.study import count_trials
-from cryptoalgo.workbench.pipeline import open_holder
+from cryptoalgo.workbench.cli import main
+from cryptoalgo.workbench.pipeline import Unit, open_holder
 from cryptoalgo.workbench.run import run_issue
-from cryptoalgo.workbench.runner import RunOptions
+from cryptoalgo.workbench.runner import Here, RunOptions
 from cryptoalgo.workbench.searches import Ask, run_optimize, units
 
 from .conftest import SMALL
@@ -60,7 +62,7 @@ def test_an_issue_that_searches_trains_and_trades_what_was_chosen(workbench, iss
     assert unit.load("train").model is not None and unit.experiment.params.labels.horizon_bars == best["chosen"]["labels.horizon_bars"]
     ledger = Ledger(workbench.home / "data" / "ledger.jsonl")
     trials = ledger.view().find("trial")
-    assert [t.body["coin"] for t in trials] == ["BTC"] * (len(trials) // 2) + ["ETH"] * (len(trials) // 2)
+    assert sorted(t.body["coin"] for t in trials) == ["BTC"] * (len(trials) // 2) + ["ETH"] * (len(trials) // 2)
     assert json.loads((folder / "robustness.json").read_text())["n_trials"] == len(trials) // 2 > 1
     studies = told(folder / "optuna.db")
 
@@ -92,6 +94,47 @@ def test_a_search_that_is_killed_goes_on_where_it_was(workbench, issue_file):
     again = run_optimize(workbench, ask)
     assert told(file) == wanted and pd.read_csv(file.with_name("trials.csv")).equals(trials)
     assert again.found[0]["chosen"] == whole.found[0]["chosen"] and again.found[0]["model_id"] == whole.found[0]["model_id"]
+
+
+def test_a_search_that_ran_out_of_time_is_gone_on_with(workbench, issue_file):
+    path = made(issue_file, coins=["BTC"])
+    told_of = [run_optimize(workbench, Ask(issue=path, trials=4, timeout_s=limit)).found[0] for limit in (0.3, None, None)]
+    ended = [d["search"]["studies"]["seed 42"]["ended"] for d in told_of]
+    assert ended == ["timeout", "trials", "trials"] and [d["trials"] for d in told_of] == [2, 4, 4]
+    assert [d["stages"]["optimize"] for d in told_of] == ["computed", "computed", "kept"]
+
+
+def test_trials_of_a_search_that_was_given_up_or_put_aside_count(workbench, issue_file):
+    path, ledger = made(issue_file, coins=["BTC"]), Ledger(workbench.home / "data" / "ledger.jsonl")
+    ask = Ask(issue=path, trials=2)
+    run_optimize(workbench, ask)
+    (workbench.home / "data" / "ledger.jsonl").rename(workbench.home / "data" / "first.jsonl")  # as if it had been killed before it counted
+    other = run_optimize(workbench, ask._replace(sets=("rules.vol_mult_sl=3.5",), fresh=True)).found[0]
+    folder = workbench.home / "reports" / "issue-7" / "BTC" / "1h"
+    assert other["trials"] == 2 and count_trials(f"sqlite:///{folder / 'optuna-1.db'}") == 2
+    bodies = [e.body for e in ledger.view().entries if e.kind == "trial"]
+    first = [e.body for e in Ledger(workbench.home / "data" / "first.jsonl").view().entries if e.kind == "trial"]
+    assert len(bodies) == 4 and [b["trial_id"] for b in bodies[:2]] == [b["trial_id"] for b in first] and all(b["daily"] for b in bodies)
+
+
+def test_a_series_that_is_too_short_for_its_holdout_fixes_none(workbench, issue_file, capsys):
+    for days in (40, 60, 170):
+        assert main(["optimize", str(issue_file(coins=["BTC"])), f"--set=simulator.days={days}"]) == 2
+        error = capsys.readouterr().err.strip().splitlines()
+        assert len(error) == 1 and "left before the holdout" in error[0] and f"of {days} days" in error[0]
+    assert not (workbench.home / "data" / "ledger.jsonl").exists()
+
+
+def test_trials_of_a_search_count_though_the_training_after_it_failed(workbench, issue_file, capsys, monkeypatch):
+    def broken(*args):
+        raise InputError("no training today")
+
+    path, train = made(issue_file, coins=["BTC"]), Unit.stages.fget
+    monkeypatch.setattr(Unit, "stages", property(lambda unit: train(unit) | {"train": train(unit)["train"]._replace(compute=broken)}))
+    monkeypatch.setattr("cryptoalgo.workbench.searches.pool", lambda n: Here())
+    found = run_optimize(workbench, Ask(issue=path, trials=2)).found[0]
+    assert "no training today" in found["error"]
+    assert sum(e.kind == "trial" for e in Ledger(workbench.home / "data" / "ledger.jsonl").view().entries) == 2
 
 
 def test_no_search_trains_with_what_is_stated(workbench, issue_file):
