@@ -153,7 +153,8 @@ def net_interval(
     configs: Sequence[EngineConfig],  # one per symbol
     tape: k.Tape,  # what `walk` gave for them
 ) -> dict[str, float]:  # best_net, worst_net
-    "Net of the run with the stop first and with the target first wherever a bar touched both; equal where none did."
+    """Net of the run with the stop first and with the target first wherever a bar touched both; equal where none did.
+    Sizes that follow the equity may take mixed orders a little beyond either."""
     runs = [tape]
     if tape.trades["both_touched"].any():
         runs = [walk(prepared, decisions, {s: c.model_copy(update={"ambiguity": order}) for s, c in zip(prepared.symbols, configs)})
