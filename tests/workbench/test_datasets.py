@@ -88,7 +88,7 @@ def hours(n: int) -> pd.DataFrame:
 
 
 def test_a_symbol_without_funding_is_an_error_and_never_zero(workbench, capsys):
-    stored(workbench, hours(24 * 500))
+    stored(workbench, hours(24 * 800))
     capsys.readouterr()
     code, out, _ = say(capsys, "features", "--coins", "BTC", "--groups", "funding_oi", "--json")
     (d,) = json.loads(out)["datasets"]
@@ -99,7 +99,7 @@ def test_a_symbol_without_funding_is_an_error_and_never_zero(workbench, capsys):
 
 
 def test_a_market_that_is_not_stored_is_named_with_the_remedy(workbench, capsys):
-    stored(workbench, hours(24 * 500))
+    stored(workbench, hours(24 * 800))
     capsys.readouterr()
     code, out, _ = say(capsys, "features", "--coins", "BTC", "--groups", "macro", "--set", "data.funding_venue=null", "--set", "data.oi_venue=null", "--json")
     (d,) = json.loads(out)["datasets"]
