@@ -41,7 +41,7 @@ class Stage(NamedTuple):
     sections: tuple[str, ...]
     compute: Callable[..., Any]  # from the holder and the results it needs
     patient: bool = False  # it has a budget of its own: no limit on the time of its cells
-    whole: Callable[[Any], bool] = lambda result: True  # whether a kept result need not be gone on with
+    whole: Callable[[Any], bool] | None = None  # whether a kept result need not be gone on with; None = it never need
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #38b0e2ba
 class Holder(ABC):
@@ -114,8 +114,8 @@ class Holder(ABC):
 
     def is_kept(self, name: str) -> bool:
         "Whether the result of a stage need not be computed, though it may have to be shown again."
-        folder = None if self.force else self.cache.find(name, self.key(name))
-        return folder is not None and self.stage(name).whole(load(self.stage(name).result, folder))
+        stage, folder = self.stage(name), None if self.force else self.cache.find(name, self.key(name))
+        return folder is not None and (stage.whole is None or stage.whole(load(stage.result, folder)))
 
     def run(self, name: str) -> Any:
         "The result of a stage: kept or computed, its proofs in the report."
