@@ -27,8 +27,9 @@ from cryptoalgo.core.params import load_issue, resolve  # noqa: E402
 from cryptoalgo.core.profiles import load_costs  # noqa: E402
 from cryptoalgo.research import study as studies  # noqa: E402
 from cryptoalgo.research.dataset import features_fn, prepare  # noqa: E402
-from cryptoalgo.research.optimize import Bench, optimize, try_values  # noqa: E402
+from cryptoalgo.research.optimize import optimize  # noqa: E402
 from cryptoalgo.research.series import Experiment, last_moment, read_raw  # noqa: E402
+from cryptoalgo.research.trials import Bench, try_values  # noqa: E402
 from cryptoalgo.trading import kernel  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

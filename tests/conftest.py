@@ -1,5 +1,6 @@
 """What needs more than this machine has is skipped and listed; under CRYPTOALGO_CI=1 it fails instead."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -23,6 +24,17 @@ def missing(what: str, remedy: str) -> None:
 def lacking():
     "`lacking(what, remedy)` ends a test that needs what this machine does not have."
     return missing
+
+
+@pytest.fixture(scope="session")
+def deep(lacking):
+    "PyTorch and what reads ONNX."
+    for module in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(module) is None:
+            lacking(module, 'pip install "cryptoalgo[deep]"')
+    import torch
+
+    return torch
 
 
 @pytest.fixture(scope="session")

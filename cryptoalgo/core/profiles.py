@@ -54,7 +54,7 @@ class VenueSchedule(Section):
     instrument: Literal["spot", "perpetual", "futures"]  # spot: no funding, nothing is sold that is not held
     slippage_bps: float = Field(ge=0)  # a side, on top of the recorded price
     funding_hours: int | None = Field(default=None, ge=1)  # nominal; what is paid are the recorded events
-    contract_units: Positive  # coins in a contract, or the step of an order that is in coins
+    contract_units: dict[str, PositiveFloat]  # coins in a contract, or the step of an order that is in coins; every contract by name
     min_notional_usd: ByCoin  # of an order
     maintenance_margin: ByCoin  # a fraction of notional; below it the venue closes the position
     max_leverage: Positive
@@ -68,6 +68,8 @@ class VenueSchedule(Section):
                 raise ValueError(f"{name} has no date and source under sources; every number needs one")
         if unknown := set(self.sources) - set(NUMBERS):
             raise ValueError(f"sources names '{min(unknown)}', which is no number of a schedule{nearest(min(unknown), NUMBERS)}")
+        if OTHERS in self.contract_units:
+            raise ValueError(f"contract_units has a '{OTHERS}'; a contract that is not listed is an error, so list each coin")
         if (self.instrument == "spot") != (self.funding_hours is None):
             raise ValueError("spot has no funding_hours, and everything else has")
         return self

@@ -58,17 +58,27 @@ def _known(params: Params) -> list[str]:
     return [name for section in SECTIONS for name in leaves(section, getattr(params, section).model_dump())]
 
 
+def _is_read(params: Params, name: str) -> bool:
+    "Whether anything depends on a value: the base's space has values that only one kind of label reads."
+    section, _, value = name.partition(".")
+    return section != "labels" or "labels.kind" in params.search.space or params.labels.reads(value)
+
+
 def distributions(
     params: Params,  # resolved; `search.space` holds the ranges
 ) -> dict[str, BaseDistribution]:  # by dotted name, in alphabetical order
-    "The space of a search. Raises `InputError` on an unknown name, and on a range whose ends the parameters refuse."
+    """The space of a search, without values that labels of this kind do not read.
+
+    Raises `InputError` on an unknown name, and on a range whose ends the parameters refuse.
+    """
     known, found = _known(params), {}
     for name, asked in sorted(params.search.space.items()):
         if asked is None:
             continue
         if name not in known:
             raise InputError(f"search.space names '{name}': labels, weights, model or rules have no such value{nearest(name, known)}")
-        found[name] = _distribution(asked)
+        if _is_read(params, name):
+            found[name] = _distribution(asked)
         for value in asked.choices if asked.choices is not None else (asked.low, asked.high):
             with_values(params, {name: int(value) if asked.integer else value})
     return found

@@ -90,6 +90,9 @@ def _said(d: dict[str, Any]) -> str:
                      + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in d["chosen"].items()))
     else:
         lines.append(f"  no trial keeps every rule ({d['stood_in_the_way']}): the stated parameters stand")
+    if s["not_tried"]:
+        outside = ", ".join(f"{name}={value}" for name, value in s["not_tried"].items())
+        lines.append(f"  what is stated was not tried, it lies outside the space: {outside}")
     return "\n".join([*lines, f"  {_model(d)}", f"  {d['folder']}"])
 
 

@@ -44,6 +44,22 @@ def test_a_number_without_a_source_does_not_load(tmp_path, name):
         load_costs(path, CostParams(venue="coinbase", tier="regular"))
 
 
+@pytest.mark.parametrize("units", [{"BTC": 0.01, "*": 1}, 1.0])
+def test_a_contract_that_is_not_listed_cannot_be_one_by_accident(tmp_path, units):
+    path = tmp_path / "venues.yaml"
+    path.write_text(yaml.safe_dump({"coinbase": VENUES["coinbase"] | {"contract_units": units}}))
+    with pytest.raises(InputError, match="contract_units"):
+        load_costs(path, CostParams(venue="coinbase", tier="regular"))
+
+
+@pytest.mark.parametrize("venue", ("binance", "binanceusdm", "bybit", "simulator"))
+def test_every_pair_of_the_universe_has_its_contract_and_no_other_coin_has_one(venue):
+    costs = load_costs(PARAMS / "venues.yaml", CostParams(venue=venue, tier="regular"))
+    assert set(costs.contract_units) == set(yaml.safe_load((PARAMS / "universe.yaml").read_text())["coins"])
+    with pytest.raises(InputError, match=f"{venue} lists none"):
+        costs.of("contract_units", "SHIB")
+
+
 def test_the_predecessors_schedules_of_coinbase():
     first, later = (load_costs(PARAMS / "venues.yaml", CostParams(venue="coinbase", tier=t)) for t in ("regular", "per_contract"))
     assert (first.fee_bps, first.of("min_fee_usd_per_contract", "BTC"), later.fee_bps, later.slippage_bps) == (10, 0.2, 0, 2)

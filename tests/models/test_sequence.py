@@ -2,7 +2,6 @@
 On the CPU, sizes tiny; without PyTorch all of it is skipped, in CI that is a failure."""
 
 import hashlib
-import importlib.util
 import json
 import logging
 import multiprocessing
@@ -61,17 +60,6 @@ def hashes(learner):
 def hashes_of_a_fit(seed):
     "At the top of a module, so that a spawned process finds it."
     return hashes(fitted(params_of(epochs=2), seed))
-
-
-@pytest.fixture(scope="module")
-def deep(lacking):
-    "PyTorch and what reads ONNX."
-    for module in ("torch", "onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(module) is None:
-            lacking(module, 'pip install "cryptoalgo[deep]"')
-    import torch
-
-    return torch
 
 
 @pytest.fixture(scope="module")

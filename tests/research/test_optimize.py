@@ -12,12 +12,14 @@ from cryptoalgo.core.ledger import Ledger, Span
 from cryptoalgo.core.params import load_issue, resolve
 from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.core.sections import Range
-from cryptoalgo.research import optimize as search
 from cryptoalgo.research.dataset import features_fn, prepare
 from cryptoalgo.research.objective import Worth
-from cryptoalgo.research.optimize import Bench, consensus, daily_of, optimize, trials_of, try_values
+from cryptoalgo.research import optimize as optimizing, trials as trying
+from cryptoalgo.research.optimize import consensus, optimize, trials_of
 from cryptoalgo.research.series import Experiment, Raw, last_moment, read_raw
 from cryptoalgo.research.space import distributions, with_values
+from cryptoalgo.research.study import Draw, holds
+from cryptoalgo.research.trials import Bench, daily_of, run_trial, try_values
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = 86_400_000
@@ -93,12 +95,12 @@ def test_a_horizon_beyond_the_stated_embargo_is_tried_with_a_longer_one():
     x = experiment(space={"labels.horizon_bars": Range(choices=(12, 60))})
     bench = Bench(x, *given(x))
     assert x.params.splits.embargo_bars < bench.embargo == 60
-    assert search._guarded(bench, search.Draw(0, {"labels.horizon_bars": 60}), ()).state == "finished"
+    assert run_trial(bench, Draw(0, {"labels.horizon_bars": 60}), ()).state == "finished"
 
 
 @pytest.mark.parametrize(("timeframe", "bars"), [("15m", 192), ("1h", 48), ("4h", 36)])
 def test_the_embargo_of_a_search_is_two_days_or_the_longest_label(x, timeframe, bars):
-    assert search._embargo(replace(x, timeframe=timeframe)) == bars
+    assert trying._embargo(replace(x, timeframe=timeframe)) == bars
 
 
 def test_what_is_trained_on_is_known_before_the_block(x, inputs):
@@ -120,7 +122,7 @@ def test_the_stated_values_are_tried_first_and_a_trial_alone_is_the_trial_of_the
 
 
 def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, monkeypatch):
-    calls, real = [], search.Model.fit
+    calls, real = [], trying.Model.fit
 
     def fit(self, rows, labels):
         calls.append(1)
@@ -128,7 +130,7 @@ def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, m
             raise (FitError("the loss is NaN"), MemoryError("no room"))[len(calls) == 8]
         return real(self, rows, labels)
 
-    monkeypatch.setattr(search.Model, "fit", fit)
+    monkeypatch.setattr(trying.Model, "fit", fit)
     mixed = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
     for state, reason in (("pruned", "the loss is NaN"), ("failed", "MemoryError: no room")):
         (told,) = mixed.trials.loc[mixed.trials["reason"] == reason].to_dict("records")
@@ -136,8 +138,29 @@ def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, m
     assert len(mixed.trials) == 8
 
 
+def test_a_loss_of_nan_in_the_second_fold_prunes_a_trial_of_the_encoder(deep, inputs, tmp_path, monkeypatch):
+    import cryptoalgo.models.sequence as room
+
+    encoder = "{encoder_bars: 8, hidden: 16, heads: 2, batch: 256, epochs: 1}"
+    x = experiment("model.name=attention", "model.offsets_days=[0]", "model.calibration=platt", "model.calibration_folds=2", f"model.sequence={encoder}",
+                   "search.trials=2", space={"rules.threshold": Range(low=0.51, high=0.6)})
+    real, folds, fit = room.loss_of, [], trying.Model.fit
+
+    def counted(self, rows, labels):
+        folds.append(1)
+        return fit(self, rows, labels)
+
+    monkeypatch.setattr(trying.Model, "fit", counted)
+    monkeypatch.setattr(room, "loss_of", lambda *args: real(*args) * (float("nan") if len(folds) == 2 else 1))
+    found = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
+    assert found.trials["state"].tolist() == ["pruned", "finished"] and "loss became nan" in found.trials["reason"][0]
+    assert len(folds) == 2 + x.params.search.n_folds  # the trial that was pruned went no further
+    (first, second) = trials_of(x, inputs[0], found, "search")
+    assert (first.state, second.state) == ("pruned", "finished") and second.daily is not None
+
+
 def test_an_objective_that_is_no_number_is_a_failed_trial(x, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "worth", lambda folds, p: Worth(float("nan"), (), {}))
+    monkeypatch.setattr(trying, "worth", lambda folds, p: Worth(float("nan"), (), {}))
     none = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
     finished = none.trials[none.trials["state"] != "pruned"]
     assert set(finished["state"]) == {"failed"} and none.chosen == {}
@@ -224,8 +247,28 @@ def test_a_study_of_other_bars_or_funding_is_refused(x, inputs, found, tmp_path)
     assert (tmp_path / "optuna.db").read_bytes() == before
 
 
+def test_a_day_between_two_blocks_is_a_day_without_a_position(x):
+    days = [pd.Series(0.01, pd.date_range(first, periods=2, tz="UTC")) for first in ("2024-01-01", "2024-01-05")]
+    daily = daily_of(trying._packed(days, x))
+    assert daily.index.tolist() == pd.date_range("2024-01-01", periods=6, tz="UTC").tolist() and daily.tolist() == [0.01, 0.01, 0, 0, 0.01, 0.01]
+
+
+ISSUES = sorted((ROOT / "params" / "issues").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ISSUES, ids=lambda p: p.stem)
+def test_what_a_ready_issue_states_lies_in_the_space_that_it_searches(path):
+    issue = load_issue(path)
+    for coin in issue.coins:
+        params = resolve(ROOT / "params", issue, coin, timeframe=issue.timeframes[0])
+        stated = optimizing._stated(params, distributions(params))
+        assert [name for name, d in distributions(params).items() if not holds(d, stated[name])] == [], coin
+        assert ("labels.target_sigma" in stated) == (params.labels.kind == "direction_vote")
+
+
 def test_a_stated_value_that_is_none_lies_in_no_range_of_numbers(x, inputs, tmp_path):
     off = replace(x, params=x.params.model_copy(update={
         "rules": x.params.rules.model_copy(update={"vol_mult_tp": None}),
         "search": x.params.search.model_copy(update={"trials": 2, "space": {"rules.vol_mult_tp": Range(low=2.0, high=9.0)}})}))
-    assert optimize(off, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1).trials["rules.vol_mult_tp"].between(2, 9).all()
+    looked = optimize(off, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
+    assert looked.trials["rules.vol_mult_tp"].between(2, 9).all() and looked.summary["not_tried"] == {"rules.vol_mult_tp": None}
