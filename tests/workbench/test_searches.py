@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -15,6 +16,10 @@ import pytest
 from cryptoalgo.core.errors import InputError
 from cryptoalgo.core.ledger import Ledger
 from cryptoalgo.core.params import overlay
+from cryptoalgo.core.sections import SimulatorParams
+from cryptoalgo.data.simulate import simulate
+from cryptoalgo.data.store import Provenance, Store
+from cryptoalgo.data.tables import SeriesKey
 from cryptoalgo.research.study import count_trials
 from cryptoalgo.workbench.cli import main
 from cryptoalgo.workbench.pipeline import Unit, open_holder
@@ -23,6 +28,7 @@ from cryptoalgo.workbench.runner import Here, RunOptions
 from cryptoalgo.workbench.searches import Ask, run_optimize, units
 
 from .conftest import SMALL
+from .verbs import say
 
 NOT_SEARCHED = dict.fromkeys((
     "rules.vol_mult_tp", "rules.vol_mult_sl", "rules.max_hold_bars", "rules.cooldown_bars", "labels.target_sigma", "model.n_estimators", "model.max_depth",
@@ -94,6 +100,43 @@ def test_a_search_that_is_killed_goes_on_where_it_was(workbench, issue_file):
     again = run_optimize(workbench, ask)
     assert told(file) == wanted and pd.read_csv(file.with_name("trials.csv")).equals(trials)
     assert again.found[0]["chosen"] == whole.found[0]["chosen"] and again.found[0]["model_id"] == whole.found[0]["model_id"]
+
+
+RECORDED = {"data": {"source": "store", "venue": "binanceusdm", "funding_venue": "binanceusdm", "oi_venue": "bybit", "start": "2022-01-01"}}
+HELD_OUT_FROM = pd.Timestamp("2022-08-29", tz="UTC")  # 240 of 300 days
+
+
+def stored(url, garbled_from, garbled_until):
+    "A market as if it had been recorded, with nonsense in one stretch: prices that jump, funding and open interest of the wrong sign or size."
+    market = simulate(SimulatorParams(days=300, start="2022-01-01", seed=7, edge={"BTC": 14}), ["BTC"])
+    bars, funding, interest = market.bars["BTC"].drop(columns="is_filled"), market.funding["BTC"], market.open_interest["BTC"]
+    for frame, columns, factor in ((bars, ["open", "high", "low", "close"], 3), (bars, ["volume"], 50), (funding, ["funding_rate"], -9), (interest, ["open_interest"], 7)):
+        frame.loc[(frame.index >= garbled_from) & (frame.index < garbled_until), columns] *= factor
+    store = Store(url)
+    store.upsert(SeriesKey("candles", "binanceusdm", "BTCUSDT", "1h"), bars, Provenance("x"))
+    store.upsert(SeriesKey("funding", "binanceusdm", "BTCUSDT"), funding, Provenance("x"))
+    store.upsert(SeriesKey("open_interest", "bybit", "BTCUSDT", "1h"), interest, Provenance("x"))
+    store.engine.dispose()
+
+
+def test_a_holdout_of_garbage_in_the_database_changes_no_study_and_no_model(workbench, issue_file, capsys, monkeypatch):
+    monkeypatch.setattr("cryptoalgo.workbench.searches.pool", lambda n: Here())  # what a process of its own costs has nothing to do with it
+    path, found = issue_file(params=overlay(overlay(SMALL, FEW), RECORDED), coins=["BTC"]), {}
+    folder, never, file = workbench.home / "reports" / "issue-7", HELD_OUT_FROM + pd.Timedelta("999D"), workbench.database_url.removeprefix("sqlite:///")
+    for name, start, end in (("clean", never, never), ("garbled", HELD_OUT_FROM, never),
+                             ("before", HELD_OUT_FROM - pd.Timedelta("9D"), HELD_OUT_FROM)):  # the last shows that the garbage would be noticed
+        for left in (folder, workbench.home / "data" / "prepared"):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in workbench.home.glob(f"{Path(file).relative_to(workbench.home)}*"):
+            left.unlink()
+        stored(workbench.database_url, start, end)
+        code, out, err = say(capsys, "optimize", path, "--trials", "4", "--json")
+        assert code == 0, err
+        (one,) = json.loads(out)["searches"]
+        found[name] = told(folder / "BTC" / "1h" / "optuna.db"), one["chosen"], one["model_id"], artefacts(workbench)["BTC/1h"]["train"]
+    assert found["clean"] == found["garbled"] != found["before"]
+    held = Ledger(workbench.home / "data" / "ledger.jsonl").view().find("holdout")[0].body
+    assert pd.Timestamp(held["start_ms"], unit="ms", tz="UTC") == HELD_OUT_FROM
 
 
 def test_a_search_that_ran_out_of_time_is_gone_on_with(workbench, issue_file):
