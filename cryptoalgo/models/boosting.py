@@ -81,7 +81,7 @@ class LightGBM:
         window.set_label(target.astype("float32"))
         if (weight != 1).any():  # else squared loss need not add up second derivatives
             window.set_weight(weight.astype("float32"))
-        self.booster_ = lgb.train(self._settings(), window, self.params.n_estimators)
+        self.booster_ = lgb.train(self._settings(), window, self.params.n_estimators, keep_training_booster=cut.complete)  # else it is read from text
         if cut.complete:
             self.booster_ = lgb.Booster(model_str=missing_to_larger(self.booster_.model_to_string()))
         return self
