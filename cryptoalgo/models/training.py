@@ -130,7 +130,7 @@ def _aligned(features: pd.DataFrame | Bins, labels: pd.DataFrame) -> Bins:
     refuse_unknown(labels)
     return features if isinstance(features, Bins) else Bins(features)
 
-
+# %% ../../nbs/3_models/33_training.ipynb #e53eb29f
 def _summary(fold: Fold, model: Model, labels: pd.DataFrame) -> dict[str, Any]:
     "A fold's row in the table."
     test, validation = fold.test_rows(), getattr(model, "validation_", None)
@@ -150,7 +150,7 @@ def _learned(model: Model, rows: Rows, labels: pd.DataFrame) -> dict[str, Any]:
     said = None if model.refusal_ else score_returns(model.answers(rows).yhat, labels["y"], 1, base)["signal_r2"].value
     return {"y_mean": base.mean, "y_signal_mean": base.signal_mean, "learned_r2": said}
 
-
+# %% ../../nbs/3_models/33_training.ipynb #6038b4a9
 def _answers(model: Model, rows: Rows, fold: Fold, index: pd.DatetimeIndex) -> pd.DataFrame:
     "A fold's predictions; none for a refused model or a row without features."
     test = fold.test_rows()

@@ -164,7 +164,7 @@ def build_dataset(
                           {"features": x.feature_set.digest, "data": data.raw_digest})
     return Dataset(features, labelled.labels, labelled.folds, labelled.summary, certificate, dataset_qa(features, labelled.labels["y"]))
 
-
+# %% ../../nbs/5_research/50a_dataset.ipynb #e27985ea
 def _kept_labels(x: Experiment, series: Series, keep: Keep) -> Labelled:
     "Labels of these parameters, kept or made."
     p, code = x.params, code_digest(make_labels, certify_labels, sample_weights, turning_points, WalkForward, fold_table)

@@ -43,7 +43,7 @@ class Portfolio:
     coins: pd.DataFrame  # a row per symbol: trades and the parts of its result
     correlation: pd.DataFrame  # of daily net results by exit day, between symbols
 
-
+# %% ../../nbs/5_research/54_portfolio.ipynb #67cc3ac7
 def _share(config: EngineConfig, n: int) -> EngineConfig:
     "The configuration of one coin among `n`: a fixed notional is divided, other sizes follow the equity by themselves."
     size = config.size

@@ -195,7 +195,7 @@ def _recorded(x: Experiment, store: Store, contracts: dict[str, Contract], start
     waivers += [w for key in (prices, *beside) for w in store.waivers(key)]
     return Raw(bars, beside.get(funding), beside.get(interest), list(dict.fromkeys(waivers)), len(store.revisions(prices)), None, btc, _together(macro))
 
-
+# %% ../../nbs/5_research/50_series.ipynb #0d3e3260
 def _tickers(x: Experiment) -> list[str]:
     "The daily series that the features read, as Yahoo writes them."
     return [ticker for ticker, name in TICKERS.items() if name in x.feature_set.inputs]

@@ -169,7 +169,7 @@ def is_flat(
 def _finished(trials: Sequence[FrozenTrial]) -> list[float | None]:
     return [t.value if t.state == TrialState.COMPLETE else None for t in trials]
 
-
+# %% ../../nbs/5_research/51c_study.ipynb #1c32e9d4
 def run_study(
     study: optuna.Study,  # from `open_study`
     space: Mapping[str, BaseDistribution],  # by dotted name

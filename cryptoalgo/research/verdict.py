@@ -177,7 +177,7 @@ def _values(tested: Tested, robustness: dict[str, Any], exam: dict[str, Any]) ->
         "holdout_positive": exam["net_return"], "holdout_sharpe": exam.get("sharpe"), "holdout_trades": exam["n_trades"],
         "holdout_read_once": robustness["holdout_readers"], "sharpe_decay": decay}
 
-
+# %% ../../nbs/5_research/52_verdict.ipynb #752c09da
 def validate(
     x: Experiment,
     data: Development,

@@ -78,7 +78,7 @@ def trade_statistics(
         "mean_holding_h": _ratio(hours.sum(), n),
     }
 
-
+# %% ../../nbs/4_trading/44_performance.ipynb #90870213
 def _by_bar(result: Backtest) -> dict[str, Any]:
     "Volatility and Sharpe ratio of bar returns, annualised by the bars that a year of 24/7 trading has at this timeframe."
     equity, initial = result.equity["equity"].to_numpy(float), result.totals["initial_equity_usd"]

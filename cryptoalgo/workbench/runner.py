@@ -265,7 +265,7 @@ def register_trials(outcomes: Sequence[Outcome]) -> None:
         outcome.holder = replace(outcome.holder, head=outcome.holder.ledger.view().head)
         outcome.holder.write()
 
-
+# %% ../../nbs/6_workbench/64_runner.ipynb #404b87c4
 def baskets(outcomes: Sequence[Outcome]) -> list[Outcome]:
     "One basket per timeframe, of the units that came as far as a backtest."
     sound = [o.holder for o in outcomes if "backtest" in o.done and o.failed != "p50_backtest"]
@@ -279,7 +279,7 @@ def baskets(outcomes: Sequence[Outcome]) -> list[Outcome]:
         found[-1].holder.write()
     return found
 
-
+# %% ../../nbs/6_workbench/64_runner.ipynb #c680f3db
 def run_units(units: Sequence[Unit], options: RunOptions) -> tuple[list[Outcome], list[Outcome]]:
     "All units through all stages, then the portfolio of each timeframe; failures stay with their unit."
     outcomes = [Outcome(unit) for unit in fix_holdouts(units)]

@@ -87,7 +87,7 @@ def waterfall(
         unit_axis(ax.yaxis, "{:,.0f}")
     return figure
 
-
+# %% ../../nbs/6_workbench/60b_trade_figures.ipynb #b5db1b0b
 def trade_results(
     subject: Subject,
     trades: pd.DataFrame,  # Trades
