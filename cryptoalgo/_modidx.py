@@ -206,6 +206,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cryptoalgo/core/provenance.py'),
                                             'cryptoalgo.core.provenance._used': ( '0_core/provenance.html#_used',
                                                                                   'cryptoalgo/core/provenance.py'),
+                                            'cryptoalgo.core.provenance._version': ( '0_core/provenance.html#_version',
+                                                                                     'cryptoalgo/core/provenance.py'),
                                             'cryptoalgo.core.provenance.canonical_json': ( '0_core/provenance.html#canonical_json',
                                                                                            'cryptoalgo/core/provenance.py'),
                                             'cryptoalgo.core.provenance.code_digest': ( '0_core/provenance.html#code_digest',

@@ -161,10 +161,16 @@ def code_digest(
 LIBRARIES = ("numpy", "pandas", "scipy", "numba", "llvmlite", "lightgbm", "xgboost", "scikit-learn", "pyarrow", "matplotlib")
 
 
+@cache
+def _version(name: str) -> str:
+    "Of an installed library: it is read from a file, and every key of every stage asks for it."
+    return metadata.version(name)
+
+
 def environment() -> dict[str, str]:
     "Python and the libraries that can move a number, by version."
     return {"python": platform.python_version(), "machine": platform.machine(),
-            **{name: metadata.version(name) for name in LIBRARIES}}
+            **{name: _version(name) for name in LIBRARIES}}
 
 
 def git_state(

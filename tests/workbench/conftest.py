@@ -1,6 +1,7 @@
 """A workbench in miniature: its own folder, ledger and database, two simulated coins, a year of hours."""
 
 import shutil
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ SMALL = {
     "simulator": {"seed": 7, "days": 300, "edge": {"BTC": 14}},
     "data": {"source": "simulator", "venue": "simulator", "funding_venue": "simulator", "oi_venue": "simulator"},
     "costs": {"venue": "simulator"},
+    "features": {"groups": ["momentum", "volatility", "funding_oi", "regime"]},
     "splits": {"min_train_days": 120, "n_folds": 2},
     "model": {"name": "lightgbm", "n_estimators": 20, "max_depth": 3, "num_leaves": 8, "min_child_samples": 50, "min_auc": 0.5},
     "labels": {"kind": "triple_barrier"},
@@ -55,16 +57,23 @@ def workbench(tmp_path, monkeypatch):
     return load_settings(home=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def kept_results(tmp_path_factory):
-    "Stage results of the small issue, as a workbench keeps them."
-    home = furnish(tmp_path_factory.mktemp("kept"))
+@contextmanager
+def elsewhere(home: Path):
+    "Settings of a furnished folder that is not a test's own."
+    furnish(home)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TRADER_DB_URL", "TRADER_DB_PATH"):
             patch.delenv(name, raising=False)
         patch.setenv("CRYPTOALGO_HOME", str(home))
-        run_issue(write_issue(home), load_settings(home=home), RunOptions(notebooks=False))
-    return home / "data" / "prepared"
+        yield load_settings(home=home)
+
+
+@pytest.fixture(scope="module")
+def kept_results(tmp_path_factory):
+    "Stage results of the small issue, as a workbench keeps them."
+    with elsewhere(tmp_path_factory.mktemp("kept")) as settings:
+        run_issue(write_issue(settings.home), settings, RunOptions(notebooks=False))
+    return settings.home / "data" / "prepared"
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from cryptoalgo.workbench.run import run_issue
 from cryptoalgo.workbench.runner import Here, RunOptions
 from cryptoalgo.workbench.searches import Ask, run_optimize, units
 
-from .conftest import SMALL
+from .conftest import SMALL, elsewhere, write_issue
 from .verbs import say
 
 NOT_SEARCHED = dict.fromkeys((
@@ -37,6 +37,21 @@ SEARCH = {"trials": 4, "n_folds": 2, "min_train_days": 90, "min_test_days": 30, 
     "rules.threshold": {"low": 0.51, "high": 0.59, "step": 0.01}, "labels.horizon_bars": {"low": 12, "high": 36, "step": 12, "integer": True}},
     "objective": {"min_trades": 1, "min_trades_fold": 1, "min_fold_z": -9, "min_win_rate": 0.01, "min_expectancy": -1, "min_psr": 0.001}}
 FEW = {"features": {"groups": ["momentum", "volatility"], "extra": []}, "search": SEARCH}
+
+
+@pytest.fixture(scope="module")
+def few_results(tmp_path_factory):
+    "Data and features that most of these searches begin with."
+    with elsewhere(tmp_path_factory.mktemp("few")) as settings:
+        run_optimize(settings, Ask(issue=write_issue(settings.home, params=overlay(SMALL, FEW)), trials=0))
+    return settings.home / "data" / "prepared"
+
+
+@pytest.fixture
+def workbench(workbench, few_results):
+    "A fresh workbench, which need not certify again what another one has."
+    shutil.copytree(few_results, workbench.home / "data" / "prepared")
+    return workbench
 
 
 def made(issue_file, **changes):
