@@ -23,7 +23,6 @@ from .learners import Learner, Rows, rows_of
 from .members import LEARNERS, Member, Refusal, Refused, json_bytes, refuse_little
 from .return_scores import baseline
 from .samples import Sample, longest_label, refuse_unknown
-from .samples import directed as directed  # callers look for it here
 from .scores import Score, auc, overlap_lag
 
 # %% ../../nbs/3_models/32_estimators.ipynb #363075ae

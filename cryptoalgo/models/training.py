@@ -152,19 +152,19 @@ def _learned(model: Model, rows: Rows, labels: pd.DataFrame) -> dict[str, Any]:
 
 # %% ../../nbs/3_models/33_training.ipynb #6038b4a9
 def _answers(model: Model, rows: Rows, fold: Fold, index: pd.DatetimeIndex) -> pd.DataFrame:
-    "A fold's predictions; none for a refused model or a row without features."
+    "A fold's predictions; NaN of a refused model and of a row without features."
     test = fold.test_rows()
     silent = dict.fromkeys(Answers._fields, np.full(test.size, np.nan))
     said = silent if model.refusal_ else model.answers(rows.take(test))._asdict()
     model_id = "" if model.refusal_ else model.model_id_
-    return pd.DataFrame({**said, "fold": fold.number, "model_id": model_id}, index=index[test]).dropna(subset=["prob"])
+    return pd.DataFrame({**said, "fold": fold.number, "model_id": model_id}, index=index[test])
 
 
 def _scored(predictions: pd.DataFrame, labels: pd.DataFrame, table: pd.DataFrame) -> dict[str, Scores]:
-    "Scores over all predictions and by fold; those of a forecast of the return against what its fold was trained on."
+    "Scores over all test rows and by fold: what was not forecast is not complete; those of a forecast of the return against what its fold was trained on."
     known = outcomes(labels).loc[predictions.index]
     horizon, parts = longest_label(labels), {"overall": slice(None)}
-    parts |= {str(k): predictions["fold"].to_numpy() == k for k in predictions["fold"].unique()}
+    parts |= {str(k): predictions["fold"].to_numpy() == k for k in predictions["fold"][predictions["prob"].notna()].unique()}
     found = {name: score(predictions["prob"][rows], known["y"][rows], known["ret"][rows], horizon) for name, rows in parts.items()}
     if "y_mean" not in table:
         return found
@@ -235,7 +235,7 @@ def walk_forward(
         twice = predictions.index[predictions.index.duplicated()][0]
         raise InputError(f"{twice}: tested by two folds; walk forward over folds that are tested on different rows")
     summary = pd.DataFrame(table).set_index("fold")
-    return Training(predictions, summary, _scored(predictions, labels, summary))
+    return Training(predictions.dropna(subset=["prob"]), summary, _scored(predictions, labels, summary))
 
 
 def final_fit(

@@ -20,7 +20,8 @@ from ..core.errors import FitError, InputError
 from ..core.params import Params
 from ..core.sections import FilterParams, LabelParams, SplitParams, WeightParams
 from ..features.splits import Fold as Split, WalkForward
-from ..models.estimators import Model, directed
+from ..models.estimators import Model
+from ..models.samples import learned
 from ..models.training import Bins
 from .dataset import Development, weighted_labels
 from .experiment import engine_config, warm_up
@@ -134,7 +135,7 @@ def _account(x: Experiment, block: Block, decisions: pd.DataFrame) -> tuple[Fold
 def _answers(bench: Bench, x: Experiment, labels: pd.DataFrame, fold: Split) -> tuple[pd.DataFrame, str | None]:
     "Answers to a test block by a model that saw only what was known before it, or why there are none."
     test, train = fold.test_rows(), fold.train_rows()
-    train = train[directed(labels.iloc[train])]
+    train = train[learned(labels.iloc[train], x.params.model.task)]
     rows = bench.bins.of(bench.origins[fold.number], x.params.model, x.params.seed)
     model = Model(x.params.model, x.params.seed).fit(rows.take(train), labels.iloc[train])
     if model.refusal_:

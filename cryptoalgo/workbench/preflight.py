@@ -31,7 +31,8 @@ from ..features.context import Part
 from ..features.labels import make_labels
 from ..features.registry import FeatureSet
 from ..features.splits import WalkForward
-from ..models.estimators import Model, directed
+from ..models.estimators import Model
+from ..models.samples import learned
 from ..models.sequence_preflight import sequence_preflight
 from ..models.learners import rows_of
 from ..research.dataset import features_fn
@@ -150,7 +151,7 @@ def _check_fit(x: Experiment, bars: pd.DataFrame, published: dict[str, pd.DataFr
         return
     params = x.params.model.model_copy(update={"n_estimators": FEW_TREES, "min_auc": 0.0})
     rows = np.flatnonzero(labels["y"].notna().to_numpy())
-    rows = rows[directed(labels.iloc[rows])]
+    rows = rows[learned(labels.iloc[rows], x.params.model.task)]
     model = Model(params, x.params.seed).fit(rows_of(features).take(rows), labels.iloc[rows])
     if model.refusal_:
         finding.blocks.append(f"a fit of {FEW_TREES} trees was refused: {model.refusal_.reason}; bring more rows, or mend the labels")

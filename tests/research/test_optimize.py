@@ -14,6 +14,7 @@ from cryptoalgo.core.profiles import load_costs
 from cryptoalgo.core.sections import Range
 from cryptoalgo.research.dataset import features_fn, prepare
 from cryptoalgo.research.objective import Worth
+from cryptoalgo.models.training import walk_forward
 from cryptoalgo.research import optimize as optimizing, trials as trying
 from cryptoalgo.research.optimize import consensus, optimize, trials_of
 from cryptoalgo.research.series import Experiment, Raw, last_moment, read_raw
@@ -119,6 +120,25 @@ def test_the_stated_values_are_tried_first_and_a_trial_alone_is_the_trial_of_the
     row = found.trials[found.trials["state"] == "finished"].iloc[-1]
     alone = try_values(Bench(x, *inputs), {n: row[n].item() for n in distributions(x.params)})
     assert alone.value == row["value"] and alone.notes["daily"] == row["daily"]
+
+
+TASKS = {"direction": (), "return": ("labels.kind=turning_point_return", "labels.horizon_bars=4", "model.task=return", "model.min_auc=0")}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_trial_learns_from_the_rows_that_training_learns_from(task, monkeypatch):
+    x, learned_from, fit = experiment(*TASKS[task], "model.offsets_days=[0]", space={}), [], trying.Model.fit
+    bench = Bench(x, *given(x))
+    labels = bench.labels(x.params)
+    trained = walk_forward(bench.bins, labels, bench.folds(labels), x.params.model, x.params.seed).folds["train_rows"].tolist()
+
+    def counted(self, rows, some):
+        learned_from.append(len(some))
+        return fit(self, rows, some)
+
+    monkeypatch.setattr(trying.Model, "fit", counted)
+    try_values(bench, {})
+    assert learned_from == trained and min(trained) > 1000
 
 
 def test_a_failing_trial_fails_alone_and_keeps_its_reason(x, inputs, tmp_path, monkeypatch):
