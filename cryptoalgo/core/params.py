@@ -54,12 +54,28 @@ def overlay(
     return merged
 
 # %% ../../nbs/0_core/04_params.ipynb #639f8dad
+class _Loader(yaml.SafeLoader):
+    "YAML in which a date is text, as everywhere else, and a key stands once: of two the last would win without a word."
+    yaml_implicit_resolvers = {first: [kind for kind in kinds if kind[0] != "tag:yaml.org,2002:timestamp"]
+                               for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        "A mapping; a key that stands twice is refused."
+        names = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")]
+        for k, key in enumerate(names):
+            if key.value in [earlier.value for earlier in names[:k]]:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(
     path: Path,  # a mapping in YAML
 ) -> dict[str, Any]:  # its content; {} for an empty file
     "A YAML mapping. Raises `InputError` naming file, line and remedy."
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except IsADirectoryError as e:
+        raise InputError(f"{path}: is a folder; name a file in it") from e
     except FileNotFoundError as e:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise InputError(f"{path}: there is no such file{near}; name one that exists") from e
@@ -79,7 +95,10 @@ def parse_set(
     key, sign, text = assignment.partition("=")
     if not sign or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise InputError(f"--set '{assignment}': write it as section.key=value, for example rules.threshold=0.6")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as e:
+        raise InputError(f"--set '{assignment}': the value is not readable as YAML ({getattr(e, 'problem', e)}); mend it, or quote it") from e
     for part in reversed(key.split(".")):
         value = {part: value}
     return value

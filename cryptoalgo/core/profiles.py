@@ -108,9 +108,13 @@ class Costs(Section):
         self.of("contract_units", coin)
         if self.instrument == "spot" and rules.short:
             raise InputError(f"rules.short: {self.venue} is a spot market, nothing can be sold there that is not held; set rules.short=false")
-        leverage, most = float(rules.size.get("leverage") or 1.0), self.of("max_leverage", coin)
-        if rules.size.get("profile") and leverage > most:
-            raise InputError(f"rules.size.leverage = {leverage:g} for {coin}: {self.venue} allows {most:g}; set that or less")
+        size, most = rules.size, self.of("max_leverage", coin)
+        if size.get("profile"):
+            if (leverage := float(size.get("leverage") or 1.0)) > most:
+                raise InputError(f"rules.size.leverage = {leverage:g} for {coin}: {self.venue} allows {most:g}; set that or less")
+        elif float(size.get("notional_usd") or 0.0) > (limit := most * rules.initial_equity_usd):
+            raise InputError(f"rules.size.notional_usd = {size['notional_usd']:,.0f} for {coin}: {self.venue} allows {most:g} times an account of "
+                             f"{rules.initial_equity_usd:,.0f}; set {limit:,.0f} or less")
 
 
 def load_costs(

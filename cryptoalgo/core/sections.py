@@ -11,7 +11,7 @@ __all__ = ['READ_BY', 'Section', 'TurningPointParams', 'SimulatorParams', 'DataP
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from .clock import timeframe_ms
 from .evidence import CheckSpec, GateSpec, Rule
@@ -133,7 +133,7 @@ class ModelParams(Section):
     quantised: bool = False  # lightgbm: gradients in few bits
     sequence: SequenceParams = SequenceParams()
     calibration: Literal["isotonic", "platt"]
-    calibration_folds: int = Field(ge=2)
+    calibration_folds: int = Field(ge=2, le=20)
     min_rows: int
     min_class_rows: int
     min_auc: float
@@ -146,7 +146,7 @@ class FilterParams(Section):
     momentum_bars: tuple[PositiveInt, PositiveInt] = (24, 72)  # the shorter and the longer return
     min_momentum: float | None = None  # |longer return|, a fraction
     same_sign: bool = False  # both returns point the same way
-    trend_bars: int | None = None  # buy only above the mean of so many closes, sell only below
+    trend_bars: PositiveInt | None = None  # buy only above the mean of so many closes, sell only below
     max_funding_z: float | None = None  # buy not above, sell not below its negative
     funding_events: int = Field(default=90, ge=10)  # behind that z: 90 events of eight hours are 30 days
     margin: float = Field(default=0.0, ge=0)  # on top of the threshold
@@ -201,6 +201,8 @@ class Range(Section):
     def _one_kind(self) -> "Range":
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give either choices, or low and high")
+        if self.choices == ():
+            raise ValueError("choices are none at all; name one or more")
         if self.choices is None and not float(self.low or 0) <= float(self.high or 0):
             raise ValueError("low must not be above high")
         if self.log and (self.step is not None or not float(self.low or 0) > 0):
@@ -215,10 +217,10 @@ class ObjectiveParams(Section):
     min_trades: int = 20
     coin_trades: int = 0  # the coin's own floor; the larger of the two holds
     min_fold_z: float = -1.64  # a fold's Sharpe ratio in its own standard errors
-    min_win_rate: float = 0.35
+    min_win_rate: float = Field(default=0.35, gt=0, lt=1)
     min_expectancy: float = 1.5e-4  # mean net return of a trade, a fraction of its notional
     min_psr: float = 0.55
-    max_stop_share: float = 0.70
+    max_stop_share: float = Field(default=0.70, ge=0, lt=1)
     max_fee_edge: float = 0.35
     max_drawdown: float = 0.25
     trades_per_week: float = 0.0  # target; below it down to −.6
@@ -229,8 +231,8 @@ class SearchParams(Section):
     space: dict[str, Range | None] = {}  # by dotted name: rules.threshold; null = not searched after all
     objective: ObjectiveParams = ObjectiveParams()
     tier: str = "alt"  # of the coin: which budget it has
-    trials: int | dict[str, int] = 0  # for each seed; one number, or one by tier of coin; 0 = no search
-    seeds: tuple[int, ...] = (42,)  # a study each; what they agree on is tested again
+    trials: NonNegativeInt | dict[str, NonNegativeInt] = 0  # for each seed; one number, or one by tier of coin; 0 = no search
+    seeds: tuple[int, ...] = Field(default=(42,), min_length=1)  # a study each; what they agree on is tested again
     batch: int = Field(default=4, ge=1)  # trials asked at once, told in order
     startup_trials: int = Field(default=10, ge=1)  # random before the sampler learns, unpruned before the pruner does
     warmup_folds: int = Field(default=1, ge=0)  # folds before a trial may be pruned

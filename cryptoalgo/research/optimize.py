@@ -25,7 +25,7 @@ from ..core.provenance import code_digest, digest, frame_digest
 from .dataset import Development, span_of
 from .series import Experiment
 from .space import distributions
-from .study import Draw, Evaluate, Result, Rivals, holds, open_study, run_study, studies_in
+from .study import Draw, Evaluate, Result, Rivals, alone, holds, open_study, run_study, studies_in
 from .trials import Bench, daily_of, run_trial
 
 # %% ../../nbs/5_research/51e_optimize.ipynb #92b4d319
@@ -199,7 +199,7 @@ def optimize(
     "Search a coin's space with every seed, re-test what they agree on, choose. Goes on where it was stopped."
     bench = Bench(x, data, features)
     keys = _keys(bench, data)
-    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # one thread a fit: more would sum in another order
+    with alone(url), threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # one thread a fit: more would sum in another order
         def evaluate(batch: Sequence[Draw], rivals: Rivals) -> list[Result]:
             return list(pool.map(lambda asked: run_trial(bench, asked, rivals), batch))
 
@@ -215,7 +215,7 @@ def trials_of(
 ) -> list[Trial]:  # in order of study and number
     "The trials of a search as the ledger counts them. The same values under two seeds are one trial."
     code, span, entries = _code(x), span_of(x, data), []
-    space = distributions(x.params)
+    space = distributions(x)
     for _, row in found.trials.iterrows():
         asked = digest([found.summary["settings"], {name: _plain(row[name], d) for name, d in space.items()}])
         entries.append(Trial(code, data.raw_digest, asked, x.market, x.coin, x.timeframe, issue, row["state"], *span, daily_of(row)))

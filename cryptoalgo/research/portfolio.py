@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..core.errors import InputError
-from .experiment import engine_config, warm_up
-from .series import Experiment, Series
+from .experiment import warm_up
+from .series import Experiment, Series, engine_config
 from ..trading.config import EngineConfig, Size
 from ..trading.engine import Backtest, backtest, daily_returns
 from ..trading.diagnostics import diagnose, waterfall, with_outcomes
@@ -27,6 +27,7 @@ class Member(NamedTuple):
     experiment: Experiment
     series: Series
     signals: pd.DataFrame  # from `rules.decide`
+    first: pd.Timestamp  # where its own account begins: with its first test block, whatever was decided there
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Portfolio:
 
 # %% ../../nbs/5_research/54_portfolio.ipynb #67cc3ac7
 def _share(config: EngineConfig, n: int) -> EngineConfig:
-    "The configuration of one coin among `n`: a fixed notional is divided, other sizes follow the equity by themselves."
+    "The configuration of one coin among `n`: a fixed notional is divided, a profile follows the equity by itself, a count of contracts stays."
     size = config.size
     if size.notional_usd is None:
         return config
@@ -53,9 +54,9 @@ def _share(config: EngineConfig, n: int) -> EngineConfig:
 
 
 def _joint(members: Mapping[str, Member], asked: pd.DataFrame) -> Backtest:
-    "One run of the kernel over all coins, from the first decision of any of them on."
+    "One run of the kernel over all coins, from the first test block of any of them on, traded or not: flat days are days."
     configs = {s: _share(engine_config(m.experiment), len(members)) for s, m in members.items()}
-    first = asked["event_time"].min() if len(asked) else pd.Timestamp(0, tz="UTC")
+    first = min(m.first for m in members.values())
     funding = {s: m.series.funding for s, m in members.items() if m.series.funding is not None}
     warm = first - max(warm_up(m.experiment) for m in members.values())
     result = backtest({s: m.series.bars[m.series.bars.index >= warm] for s, m in members.items()}, asked, funding or None, configs)
@@ -65,7 +66,7 @@ def _joint(members: Mapping[str, Member], asked: pd.DataFrame) -> Backtest:
 def hold_together(
     members: Mapping[str, Member],  # by symbol
 ) -> Portfolio:
-    "All members in one account, from the first decision of any of them on."
+    "All members in one account, from the first test block of any of them on."
     if not members:
         raise InputError("portfolio: no coin came as far as a backtest; mend the coins first")
     members = dict(sorted(members.items()))  # in whatever order they were named

@@ -7,6 +7,7 @@ __all__ = ['SECTIONS', 'with_values', 'distributions']
 
 # %% ../../nbs/5_research/51b_space.ipynb #df017596
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -14,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ..core.errors import InputError, nearest
 from ..core.params import Params, build, overlay
 from ..core.sections import Range
+from .series import Experiment
 
 # %% ../../nbs/5_research/51b_space.ipynb #45389e34
 SECTIONS = ("labels", "weights", "model", "rules")
@@ -65,12 +67,13 @@ def _is_read(params: Params, name: str) -> bool:
 
 
 def distributions(
-    params: Params,  # resolved; `search.space` holds the ranges
+    x: Experiment,  # `params.search.space` holds the ranges
 ) -> dict[str, BaseDistribution]:  # by dotted name, in alphabetical order
     """The space of a search, without values that labels of this kind do not read.
 
-    Raises `InputError` on an unknown name, and on a range whose ends the parameters refuse.
+    Raises `InputError` on an unknown name, and on a range whose ends the experiment refuses.
     """
+    params = x.params
     known, found = _known(params), {}
     for name, asked in sorted(params.search.space.items()):
         if asked is None:
@@ -80,5 +83,5 @@ def distributions(
         if _is_read(params, name):
             found[name] = _distribution(asked)
         for value in asked.choices if asked.choices is not None else (asked.low, asked.high):
-            with_values(params, {name: int(value) if asked.integer else value})
+            replace(x, params=with_values(params, {name: int(value) if asked.integer else value}))
     return found

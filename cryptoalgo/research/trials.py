@@ -24,9 +24,9 @@ from ..models.estimators import Model
 from ..models.samples import learned
 from ..models.training import Bins
 from .dataset import Development, weighted_labels
-from .experiment import engine_config, warm_up
+from .experiment import warm_up
 from .objective import Fold, sharpe_so_far, worth
-from .series import Experiment, Series
+from .series import Experiment, Series, engine_config
 from .space import distributions, with_values
 from .study import Draw, Result, Rivals, is_beaten
 from ..trading import engine, kernel as k
@@ -78,9 +78,7 @@ class Bench:
         features: pd.DataFrame,  # Features on the same bars
     ) -> None:
         self.x, self.series, self.search = x, data.series, x.params.search
-        self.space, self.embargo = distributions(x.params), _embargo(x)
-        for name in getattr(self.space.get("model.name"), "choices", (x.params.model.name,)):
-            Model(x.params.model.model_copy(update={"name": name}), x.params.seed)  # an estimator that does not exist is refused before any trial
+        self.space, self.embargo = distributions(x), _embargo(x)
         self.bins = Bins(features)
         self._labels, self.context = lru_cache(maxsize=8)(self._labels_of), lru_cache(maxsize=2)(self._context)
         folds = self.folds(self.labels(x.params))

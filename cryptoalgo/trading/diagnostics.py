@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.errors import InputError
 from .conditions import regimes
 from .engine import PARTS, Backtest
 from .performance import trade_statistics
@@ -20,11 +21,22 @@ from .performance import trade_statistics
 NANO = 1_000_000_000  # in a dollar
 
 
+def _fraction(
+    parts: np.ndarray,  # USD
+) -> int:  # of a dollar, in which all sums are whole numbers of 64 bits
+    "Billionths; fewer where the sums are so large that they would not fit, which is beyond nine billion dollars."
+    digits = 18 - int(np.ceil(np.log10(np.abs(parts).sum() + 1)))
+    if digits < 2:
+        raise InputError(f"trades: their parts come to {np.abs(parts).sum():.3g} USD, which cannot be kept to the cent; trade in a larger unit")
+    return int(min(10**digits, NANO))
+
+
 def to_cents(
-    table: np.ndarray,  # int64 (rows, parts), billionths of a dollar
+    table: np.ndarray,  # int64 (rows, parts), in fractions of a dollar
+    fraction: int = NANO,  # how many are a dollar
 ) -> np.ndarray:  # the same shape, USD in whole cents
     "Controlled rounding: sums of any leading block of the table are the rounded exact sums."
-    cent = NANO // 100
+    cent = fraction // 100
     running = (np.cumsum(np.cumsum(table, axis=0), axis=1) + cent // 2) // cent
     return np.diff(np.diff(running, axis=0, prepend=0), axis=1, prepend=0) / 100
 
@@ -35,8 +47,10 @@ def waterfall(
 ) -> pd.DataFrame:  # a row per label and `total`; n_trades and the parts in USD, to the cent
     "Gross → slippage → fees → funding → net."
     labels = by if by is not None else pd.Series("total", index=trades.index)
-    exact = (trades[PARTS[:-1]].astype("float64") * NANO).round().astype("int64").groupby(labels).sum()
-    table = pd.DataFrame(to_cents(exact.to_numpy()), index=exact.index, columns=PARTS[:-1])
+    parts = trades[PARTS[:-1]].astype("float64")
+    fraction = _fraction(parts.to_numpy())
+    exact = (parts * fraction).round().astype("int64").groupby(labels).sum()
+    table = pd.DataFrame(to_cents(exact.to_numpy(), fraction), index=exact.index, columns=PARTS[:-1])
     table.insert(0, "n_trades", labels.groupby(labels).size())
     if by is not None or not len(table):
         table.loc["total"] = table.sum()

@@ -6,12 +6,15 @@
 __all__ = ['READERS', 'read_decisions', 'run_files', 'backtest_files', 'totals_text']
 
 # %% ../../nbs/4_trading/46_files.ipynb #039dd208
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ..core.clock import from_ms, timeframe_ms, to_ms
 from ..core.errors import InputError
 from ..core.params import read_yaml
 from ..data.sources import read_file
@@ -38,10 +41,31 @@ def read_decisions(
 
 # %% ../../nbs/4_trading/46_files.ipynb #5bbcd07a
 def _symbol(decisions: pd.DataFrame, bars: Path) -> str:
-    "The one symbol of a run whose files are not named."
-    if "symbol" in decisions.columns and decisions["symbol"].nunique() == 1:
-        return str(decisions["symbol"].iloc[0])
-    return bars.name.replace(".", "-").split("-")[0]
+    "The one symbol of a run whose files are not named. A file that is named after another coin than the decisions is refused."
+    named = bars.name.replace(".", "-").split("-")[0]
+    if "symbol" not in decisions.columns or decisions["symbol"].nunique() != 1:
+        return named
+    asked = str(decisions["symbol"].iloc[0])
+    if re.fullmatch(r"[A-Z0-9]{2,}(USDT|USDC|USD|EUR)", named) and named != asked:
+        raise InputError(f"decisions of {asked}, and bars in {bars.name}, which is named after {named}; write --bars {asked}={bars.name} if they belong together")
+    return asked
+
+
+def _refuse_gaps(
+    symbol: str,
+    events: pd.DataFrame,  # Funding
+    first: pd.Timestamp,  # from here on a position may be held
+    last: pd.Timestamp,  # to here
+) -> None:
+    "A missing rate is not a zero: events must reach over all that is traded, two of the usual intervals apart at most."
+    times, held = to_ms(pd.DatetimeIndex(events.index)), to_ms(pd.DatetimeIndex([first, last]))
+    usual = float(np.median(np.diff(times))) if times.size > 2 else timeframe_ms("8h")
+    known = np.concatenate([held[:1], times[(times > held[0]) & (times < held[1])], held[1:]])
+    apart = np.diff(known)
+    if apart.max() > 2 * usual:
+        begin, end = from_ms(known[apart.argmax() : apart.argmax() + 2])
+        raise InputError(f"funding of {symbol}: no event from {begin} to {end}, where a position may be held; a missing rate is not a zero, "
+                         "so add the events (0 where you know that nothing was paid), or leave --funding out")
 
 
 def run_files(
@@ -65,8 +89,12 @@ def backtest_files(
     if len(bars) == 1:  # one coin: every file is its own
         symbol = next(iter(bars)) or _symbol(table, next(iter(bars.values())))
         bars, funding = {symbol: next(iter(bars.values()))}, {name or symbol: path for name, path in funding.items()}
-    return backtest({s: read_file(p, "candles") for s, p in bars.items()}, table,
-                    {s: read_file(p, "funding") for s, p in funding.items()}, settings)
+    prices, paid = ({s: read_file(p, kind) for s, p in files.items()} for files, kind in ((bars, "candles"), (funding, "funding")))
+    result = backtest(prices, table, paid, settings)
+    for symbol, events in paid.items():
+        if len(held := result.trades[result.trades["symbol"] == symbol]):
+            _refuse_gaps(symbol, events, held["entry_time"].min(), held["exit_time"].max())
+    return result
 
 # %% ../../nbs/4_trading/46_files.ipynb #6cefa692
 def totals_text(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..core.console import progress
-from ..core.errors import GateError, InputError, OutsideError, nearest
+from ..core.errors import GateError, InputError, OutsideError
 from ..core.params import load_issue
 from ..core.provenance import write_json
 from ..core.settings import Settings
@@ -24,7 +24,7 @@ from ..trading.diagnostics import outcomes
 from ..trading.engine import PARTS
 from .artefacts import deliverables, rows
 from .pipeline import Basket, Unit
-from .runner import TRIED, Here, Outcome, RunOptions, experiments, fix_holdouts, pool, register_searches, run_stages
+from .runner import TRIED, Here, Outcome, RunOptions, experiments, fix_holdouts, pool, refuse_unstored, register_searches, run_stages
 from .style import signed
 
 # %% ../../nbs/6_workbench/66e_backtests.ipynb #025e7721
@@ -48,21 +48,8 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
     root = settings.path(settings.reports_dir) / "backtests" / path.stem / f"{timeframe}-{'-'.join(coins)}"
     asked = experiments(issue.model_copy(update={"coins": coins, "timeframes": (timeframe,)}), settings, ask.sets)
     found = [Unit(issue.issue, issue.title, x, root / x.coin, settings) for x in asked]
-    for unit in found:
-        _stored(unit)
+    refuse_unstored(found)
     return fix_holdouts(found)
-
-
-def _stored(unit: Unit) -> None:
-    "A coin whose bars the market database does not have is refused before anything is computed."
-    x, store = unit.experiment, unit.store
-    if store is None:
-        return
-    kept = store.series()
-    known = kept.loc[(kept["kind"] == "candles") & (kept["venue"] == x.params.data.venue) & (kept["timeframe"] == x.timeframe), "symbol"].tolist()
-    if x.symbol not in known:
-        raise InputError(f"--coins {x.coin}: no {x.timeframe} candles of {x.symbol} at {x.params.data.venue} are stored{nearest(x.symbol, known)}; "
-                         "name another, or bring it in with `cryptoalgo ingest`")
 
 # %% ../../nbs/6_workbench/66e_backtests.ipynb #9a82777b
 CUTS = ("exit_reason", "regime", "side", "hour", "symbol")

@@ -284,6 +284,8 @@ def _by_symbol(values: list[str], what: str) -> dict[str, Path]:
         symbol, sign, file = value.rpartition("=")
         if not sign and len(values) > 1:
             raise InputError(f"{what} '{value}': with several coins write SYMBOL=FILE")
+        if not file:
+            raise InputError(f"{what} '{value}': no file is named; write SYMBOL=FILE")
         if symbol in found:
             raise InputError(f"{what} names {symbol or 'the symbol'} twice; give each symbol one file")
         found[symbol] = Path(file)

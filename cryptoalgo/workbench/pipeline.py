@@ -8,14 +8,16 @@ __all__ = ['UNIT_STAGES', 'Stage', 'Holder', 'Unit', 'Basket', 'open_holder']
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #1ea499b0
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import pandas as pd
+
 from ..core.errors import GateError, InputError, nearest
-from ..core.ledger import Ledger, Span, Trial
+from ..core.ledger import Ledger, Span, State, Trial
 from ..core.params import Params, build
 from ..core.profiles import Costs
 from ..core.provenance import code_digest, digest, environment, file_digest, write_json
@@ -159,6 +161,7 @@ class Unit(Holder):
     threads: int = 1  # that a search may use
 
     file_name = "unit.json"
+
     @property
     def stages(self) -> Mapping[str, Stage]:
         "By name, in order; a search only where there is something to search."
@@ -265,11 +268,19 @@ class Unit(Holder):
 
     def trial(self) -> Trial:
         "This unit as the ledger counts it: code, data, parameters, and the daily returns of its backtest."
+        asked = self.experiment.params.model_dump(mode="json", exclude={"validation", "search"})
+        return self._counted(("data", "features", "train", "backtest"), [asked, self.experiment.costs], "finished", self.load("backtest").daily["net"])
+
+    def fitted(self) -> Trial:
+        "Its training alone, stopped before it traded: whoever reads the scores of many and keeps the best has chosen, too."
+        asked = self.experiment.params.model_dump(mode="json", exclude={"validation", "search", "rules", "costs"})
+        return self._counted(("data", "features", "train"), ["train", asked], "pruned", None)
+
+    def _counted(self, stages: Sequence[str], asked: Any, state: State, daily: pd.Series | None) -> Trial:
         x, data = self.experiment, self.load("data")
-        code = [code_digest(*(f for name in ("data", "features", "train", "backtest") for f in self.stages[name].code)), x.feature_set.digest]
-        asked = x.params.model_dump(mode="json", exclude={"validation", "search"})
-        return Trial(digest(code), data.raw_digest, digest([asked, x.costs]), x.market, x.coin, x.timeframe,
-                     f"issue-{self.issue}", "finished", *dataset.span_of(x, data), self.load("backtest").daily["net"])
+        code = [code_digest(*(f for name in stages for f in self.stages[name].code)), x.feature_set.digest]
+        return Trial(digest(code), data.raw_digest, digest(asked), x.market, x.coin, x.timeframe, f"issue-{self.issue}", state,
+                     *dataset.span_of(x, data), daily)
 
 
 def _read(unit: Unit, start_ms: int | None, end_ms: int) -> Raw:
@@ -319,7 +330,7 @@ class Basket(Holder):
 
     def member(self, unit: Unit) -> Member:
         "A unit as the portfolio takes it."
-        return Member(unit.experiment, unit.load("data").series, unit.load("backtest").decisions)
+        return Member(unit.experiment, unit.load("data").series, unit.load("backtest").decisions, ex.first_test(unit.load("train")))
 
     def key(self, name: str) -> str:
         stage = self.stage(name)

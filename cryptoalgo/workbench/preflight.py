@@ -18,7 +18,9 @@ import pandas as pd
 from ..core.clock import DAY_MS, timeframe_ms, to_ms
 from ..core.console import progress
 from ..core.errors import InputError
-from ..core.params import Issue, load_issue
+from ..core.ledger import Span
+from ..core.params import Issue, load_issue, resolve
+from ..core.profiles import load_costs
 from ..core.provenance import write_frame
 from ..core.settings import Settings
 from ..data.contracts import Contract, known_at, load_contracts
@@ -223,7 +225,10 @@ def _file_key(path: Path, frame: pd.DataFrame, timeframe: str) -> SeriesKey:
 def _file_experiment(settings: Settings, timeframe: str) -> Experiment:
     "What base.yaml would ask of a coin of which only bars are known."
     probe = Issue(issue=1, name="preflight", title="Preflight", question="May this file be trained on?", coins=("FILE",), timeframes=(timeframe,))
-    x = units_of(probe, settings, RunOptions())[0].experiment
+    params_dir = settings.path(settings.params_dir)
+    params = resolve(params_dir, probe, "FILE", timeframe=timeframe)
+    costs = load_costs(params_dir / "venues.yaml", params.costs).model_copy(update={"contract_units": {"FILE": 1.0}})  # no venue lists a file
+    x = Experiment("FILE", timeframe, params, costs, Span(0, 0))
     groups = tuple(g for g in x.params.features.groups if Part(FeatureSet((g,), timeframe), x.round_trip_cost).kinds <= {"costs"})
     data = x.params.data.model_copy(update={"funding_venue": None, "oi_venue": None})
     return replace(x, params=x.params.model_copy(update={"data": data, "features": x.params.features.model_copy(update={"groups": groups, "extra": ()})}))

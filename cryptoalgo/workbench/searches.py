@@ -16,7 +16,7 @@ from ..core.params import Issue, load_issue
 from ..core.settings import Settings
 from ..data.universe import load_universe
 from .pipeline import Unit
-from .runner import Found, Outcome, RunOptions, experiments, fix_holdouts, pool, register_searches, report_folder, run_stages, shared_out
+from .runner import Found, Outcome, RunOptions, experiments, fix_holdouts, pool, refuse_unstored, register_searches, report_folder, run_stages, shared_out
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #85b6a38f
 class Ask(NamedTuple):
@@ -56,7 +56,9 @@ def units(settings: Settings, ask: Ask) -> list[Unit]:
         raise InputError(f"--preset {issue.preset}: there is no such preset{nearest(issue.preset, presets)}")
     root = report_folder(settings, issue.issue) if ask.issue else settings.path(settings.reports_dir) / "optimize" / str(issue.preset)
     asked = experiments(issue, settings, _sets(ask))
-    return shared_out(fix_holdouts([Unit(issue.issue, issue.title, x, root / x.coin / x.timeframe, settings) for x in asked]))
+    found = [Unit(issue.issue, issue.title, x, root / x.coin / x.timeframe, settings) for x in asked]
+    refuse_unstored(found)
+    return shared_out(fix_holdouts(found))
 
 # %% ../../nbs/6_workbench/66f_searches.ipynb #c240776f
 STAGES = ("data", "features", "optimize", "train")
@@ -141,4 +143,7 @@ def run_optimize(
     with progress("stages", steps) as step, pool(min(settings.n_workers, len(outcomes))) as executor:
         run_stages(executor, outcomes, STAGES, RunOptions(notebooks=False), step)
     register_searches(outcomes)
+    for outcome in outcomes:
+        if not outcome.holder.asked.searches and "train" in outcome.done and not outcome.error:
+            outcome.holder.ledger.record(outcome.holder.fitted())
     return Searches([_report(outcome) for outcome in outcomes])

@@ -13,6 +13,7 @@ from cryptoalgo.features.splits import CombinatorialPurged, PurgedKFold, WalkFor
 from cryptoalgo.models.estimators import Model
 from cryptoalgo.models.return_scores import Baseline, score_returns
 from cryptoalgo.models.samples import directed, longest_label
+from cryptoalgo.models.scores import score
 from cryptoalgo.models.training import KEPT, Bins, final_fit, walk_forward
 
 
@@ -107,6 +108,9 @@ def test_a_refused_fold_is_silent_and_says_why(rows, params):
     assert list(t.refusals) == [0] and "1600 are needed" in t.refusals[0]
     assert set(t.predictions["fold"]) == {1, 2} and set(t.scores) == {"overall", "1", "2"}
     assert pd.isna(t.folds.loc[0, "model_id"]) and t.folds.loc[0, "train_rows"] == 0
+    tested = sum(f.test_rows().size for f in split(labels)[1:]) / sum(f.test_rows().size for f in split(labels))
+    whole = score(t.predictions["prob"], labels.loc[t.predictions.index, "y"], labels.loc[t.predictions.index, "ret"], longest_label(labels))["quality"]
+    assert tested < 1 and t.scores["overall"]["quality"].value == pytest.approx(whole.value - 5 * (1 - tested), abs=0.05)  # a third was not forecast
 
 
 def test_all_refused_is_an_empty_answer(rows, params):
@@ -118,8 +122,6 @@ def test_all_refused_is_an_empty_answer(rows, params):
 
 
 def test_scores_are_those_of_the_predictions(rows, params):
-    from cryptoalgo.models.scores import score
-
     features, labels = rows()
     t = walk_forward(features, labels, split(labels), params(), 42)
     known = labels.loc[t.predictions.index]

@@ -118,7 +118,7 @@ def test_the_stated_values_are_tried_first_and_a_trial_alone_is_the_trial_of_the
     first = found.trials.iloc[0]
     assert (first["rules.threshold"], first["labels.horizon_bars"]) == (x.params.rules.threshold, x.params.labels.horizon_bars)
     row = found.trials[found.trials["state"] == "finished"].iloc[-1]
-    alone = try_values(Bench(x, *inputs), {n: row[n].item() for n in distributions(x.params)})
+    alone = try_values(Bench(x, *inputs), {n: row[n].item() for n in distributions(x)})
     assert alone.value == row["value"] and alone.notes["daily"] == row["daily"]
 
 
@@ -226,7 +226,7 @@ def test_the_seeds_agree_and_what_they_agree_on_is_tried(inputs, tmp_path):
     winners = [s["best"] for s in both.summary["studies"].values() if s["best"]]
     assert set(both.summary["studies"]) == {"seed 1", "seed 2", "seed 3"}
     if len(winners) > 1:
-        agreed = consensus([w["values"] for w in winners], distributions(x.params))
+        agreed = consensus([w["values"] for w in winners], distributions(x))
         tested = both.trials[both.trials["study"] == "consensus"]
         assert len(tested) == 1 and all(tested.iloc[0][name] == value for name, value in agreed.items())
     again = optimize(x, *inputs, f"sqlite:///{tmp_path}/optuna.db", 1)
@@ -236,7 +236,7 @@ def test_the_seeds_agree_and_what_they_agree_on_is_tried(inputs, tmp_path):
 def test_medians_stay_on_the_grid_and_words_are_the_commonest():
     space = distributions(experiment("rules.short=false", space={
         "model.name": Range(choices=("lightgbm", "logistic")), "rules.threshold": Range(low=0.5, high=0.7, step=0.05),
-        "labels.horizon_bars": Range(low=12, high=48, step=12, integer=True), "model.max_depth": None}).params)
+        "labels.horizon_bars": Range(low=12, high=48, step=12, integer=True), "model.max_depth": None}))
     agreed = consensus([{"model.name": m, "rules.threshold": t, "labels.horizon_bars": h}
                         for m, t, h in (("logistic", 0.5, 12), ("lightgbm", 0.65, 48), ("lightgbm", 0.7, 24), ("logistic", 0.55, 36))], space)
     assert agreed["model.name"] == "logistic" and agreed["labels.horizon_bars"] in (24, 36)
@@ -281,8 +281,9 @@ def test_what_a_ready_issue_states_lies_in_the_space_that_it_searches(path):
     issue = load_issue(path)
     for coin in issue.coins:
         params = resolve(ROOT / "params", issue, coin, timeframe=issue.timeframes[0])
-        stated = optimizing._stated(params, distributions(params))
-        assert [name for name, d in distributions(params).items() if not holds(d, stated[name])] == [], coin
+        space = distributions(Experiment(coin, issue.timeframes[0], params, load_costs(ROOT / "params" / "venues.yaml", params.costs), Span(0, 0)))
+        stated = optimizing._stated(params, space)
+        assert [name for name, d in space.items() if not holds(d, stated[name])] == [], coin
         assert ("labels.target_sigma" in stated) == (params.labels.kind == "direction_vote")
 
 

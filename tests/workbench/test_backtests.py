@@ -94,7 +94,9 @@ def test_a_coin_that_is_not_stored_is_named_with_the_nearest(workbench, capsys):
     pd.DataFrame({"timestamp": index.astype(str), "open": 1.0, "high": 1.1, "low": 0.9, "close": 1.0, "volume": 1.0}).to_csv(folder / "DOGEUSDT-1h.csv", index=False)
     assert main(["ingest", "--from", str(workbench.home / "files")]) == 0
     capsys.readouterr()
+    code, out, err = say(capsys, "backtest", "--coins", "DOT")
+    assert code == 2 and out == "" and "--coins DOT: no 1h candles of DOTUSDT at binanceusdm are stored (did you mean 'DOGEUSDT'?)" in err and err.count("\n") == 1
     code, out, err = say(capsys, "backtest", "--coins", "DOG")
-    assert code == 2 and out == "" and "--coins DOG: no 1h candles of DOGUSDT at binanceusdm are stored (did you mean 'DOGEUSDT'?)" in err and err.count("\n") == 1
+    assert code == 2 and out == "" and "contract_units of DOG: binanceusdm lists none (did you mean 'DOGE'?)" in err and err.count("\n") == 1
     code, _, err = say(capsys, "backtest", "--coins", "DOGE", "--timeframe", "4h")
     assert code == 2 and "no 4h candles of DOGEUSDT" in err
