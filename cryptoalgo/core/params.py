@@ -55,7 +55,7 @@ def overlay(
 
 # %% ../../nbs/0_core/04_params.ipynb #639f8dad
 class _Loader(yaml.SafeLoader):
-    "YAML in which a date is text, as everywhere else, and a key stands once: of two the last would win without a word."
+    "YAML in which a date is text, 5e7 a number, and a key stands once: of two the last would win without a word."
     yaml_implicit_resolvers = {first: [kind for kind in kinds if kind[0] != "tag:yaml.org,2002:timestamp"]
                                for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
@@ -68,6 +68,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))  # 5e7: YAML 1.1 reads a word
+
+# %% ../../nbs/0_core/04_params.ipynb #273b6619
 def read_yaml(
     path: Path,  # a mapping in YAML
 ) -> dict[str, Any]:  # its content; {} for an empty file

@@ -56,9 +56,9 @@ class Experiment:
         if (r.side == "vote") != (kind == "direction_vote"):
             raise InputError(f"rules.side = {r.side} with labels.kind = {kind} for {self.coin}: how likely the vote is right is what the label "
                              "direction_vote teaches, and nothing else does; set rules.side=vote for it, and model for the others")
-        self.costs.allow(self.coin, r)
         refuse_contradictions(r)
         engine_config(self)
+        self.costs.allow(self.coin, r)
         Model(self.params.model, self.params.seed)
         v = self.params.validation
         if v.holdout_days > v.holdout_interval_days:

@@ -28,6 +28,7 @@ from ..core.settings import Settings
 from ..data.store import Store
 from ..data.universe import load_universe
 from ..research.series import Experiment, market_span
+from ..research.space import distributions
 from ..research.study import count_trials
 from .pipeline import Basket, Holder, Unit, open_holder
 
@@ -55,6 +56,8 @@ def experiments(
                 raise InputError(f"timeframe '{timeframe}': the workbench follows {', '.join(followed)}; use one of them, or add it to universe.yaml")
             params = resolve(params_dir, issue, coin, tuple(sets), timeframe)
             found.append(Experiment(coin, timeframe, params, load_costs(params_dir / "venues.yaml", params.costs), Span(0, 0)))
+            if found[-1].searches:
+                distributions(found[-1])  # a range that is wrong is refused now, and not when its turn comes
     return found
 
 

@@ -20,7 +20,7 @@ from cryptoalgo.core.sections import SimulatorParams
 from cryptoalgo.data.simulate import simulate
 from cryptoalgo.data.store import Provenance, Store
 from cryptoalgo.data.tables import SeriesKey
-from cryptoalgo.research.study import count_trials
+from cryptoalgo.research.study import alone, count_trials
 from cryptoalgo.workbench.cli import main
 from cryptoalgo.workbench.pipeline import Unit, open_holder
 from cryptoalgo.workbench.run import run_issue
@@ -199,18 +199,47 @@ def test_no_search_trains_with_what_is_stated(workbench, issue_file):
     found = run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), trials=0))
     assert found.exit_code == 0 and "search" not in found.found[0] and "stated parameters stand" in found.text()
     assert found.found[0]["model_id"] or found.found[0]["refusal"]
+    for expected, rate in ((1, "0.1"), (1, "0.1"), (2, "0.2")):  # scores that were read count, the same ones once
+        run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), trials=0, sets=(f"model.learning_rate={rate}",)))
+        counted = Ledger(workbench.home / "data" / "ledger.jsonl").view().find("trial")
+        assert len(counted) == 1 + expected and {e.body["state"] for e in counted} == {"pruned"}
 
 
 @pytest.mark.parametrize("sets, said", [
-    (("search.space={rules.treshold: {low: 0.5, high: 0.6}}",), "rules.threshold"),
+    (("search.space={rules.treshold: {low: 0.5, high: 0.6}}",), "did you mean 'rules.threshold'"),
     (("search.space={rules.threshold: {low: 0.1, high: 0.6}}",), "rules.threshold"),
+    (("search.space={rules.vol_mult_tp: {low: -3, high: 3}}",), "vol_mult_tp"),
+    (("search.space={model.name: {choices: []}}",), "name one or more"),
+    (("search.space={model.name: {choices: [lightgbm, lightgmb]}}",), "did you mean 'lightgbm'"),
+    (("rules.size.leverge=3",), "did you mean 'leverage'"),
+    (("rules.filters.regimes=[calm]",), "'calm' is no regime"),
+    (("rules.size.notional_usd=5e7",), "simulator allows 20 times an account of 100,000"),
     (("model.name=lightgbmm",), "did you mean 'lightgbm'"),
-    (("search.n_folds=9",), "ask for fewer folds"),
+    (("search.seeds=[]",), "search.seeds"),
+    (("search.trials=-3",), "search.trials"),
 ])
-def test_what_is_wrong_with_a_search_is_said_in_one_line_and_nothing_is_written(sets, said, workbench, issue_file):
-    found = run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), sets=sets))
-    assert found.exit_code == 2 and said in found.found[0]["error"] and "\n" not in found.found[0]["error"]
+def test_a_wrong_search_is_refused_before_anything_is_computed(sets, said, workbench, issue_file):
+    with pytest.raises(InputError) as refused:
+        run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), sets=sets))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert not (workbench.home / "reports").exists() and not (workbench.home / "data" / "ledger.jsonl").exists()
+
+
+def test_more_folds_than_the_bars_allow_are_refused_and_no_study_is_made(workbench, issue_file):
+    found = run_optimize(workbench, Ask(issue=made(issue_file, coins=["BTC"]), sets=("search.n_folds=9",)))
+    assert found.exit_code == 2 and "ask for fewer folds" in found.found[0]["error"] and "\n" not in found.found[0]["error"]
     assert not (workbench.home / "reports" / "issue-7" / "BTC" / "1h" / "optuna.db").exists()
+
+
+def test_a_coin_that_is_named_twice_is_searched_once_and_two_searches_do_not_share_a_file(workbench, issue_file):
+    path = made(issue_file, coins=["BTC"])
+    found = run_optimize(workbench, Ask(("BTC", "BTC"), ("1h", "1h"), issue=path, trials=2))
+    folder = workbench.home / "reports" / "issue-7" / "BTC" / "1h"
+    assert len(found.found) == 1 and count_trials(f"sqlite:///{folder / 'optuna.db'}") == 2
+    with alone(f"sqlite:///{folder / 'optuna.db'}"):
+        second = run_optimize(workbench, Ask(issue=path, trials=4))
+    assert second.exit_code == 3 and "another search is writing" in second.found[0]["error"]
+    assert count_trials(f"sqlite:///{folder / 'optuna.db'}") == 2
 
 
 def test_another_datasets_study_is_refused_and_can_be_put_aside(workbench, issue_file):
