@@ -110,12 +110,13 @@ def metrics(
     years = (equity.index[-1] - equity.index[0]) / pd.Timedelta(days=DAYS_PER_YEAR)
     ruined = bool(equity["equity"].min() <= 0)
     account = {name: None if ruined else _plain(of[name]) for of, names in (
-        (ratios, ("sharpe", "sortino", "ann_vol")), (growth, ("ann_return_geometric", "calmar", "ulcer"))) for name in names}
+        (ratios, ("sharpe", "sortino", "ann_vol")), (growth, ("ann_return_geometric", "ulcer"))) for name in names}
+    worst, yearly = result.totals["max_drawdown"], account["ann_return_geometric"]
     return {
         "net_return": result.totals["net"] / initial, "net_usd": result.totals["net"],
         "worst_net_usd": result.totals["worst_net"], "best_net_usd": result.totals["best_net"],  # over the order inside bars that touch both
         "compounds": result.totals["compounds"], **account, "ruined": ruined,
-        "max_drawdown": result.totals["max_drawdown"],  # at bar closes
+        "max_drawdown": worst, "calmar": yearly / -worst if yearly is not None and worst < 0 else None,  # at bar closes
         "turnover_per_year": _ratio(traded_usd / initial, years), "exposure": float((equity["n_open"] > 0).mean()),
         **trade_statistics(trades), "annualisation": f"daily UTC net returns, flat days included, x sqrt({DAYS_PER_YEAR})",
         **_by_bar(result),

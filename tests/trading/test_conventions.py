@@ -512,5 +512,22 @@ def test_files_give_what_frames_give(tmp_path):
     nothing = {"without_funding": [], "worst_net": 0.0, "best_net": 0.0}
     assert totals_text({"trades": [], "rejected": {"cooldown": 2}, "totals": nothing}) == "no trades\nrejected: 2 cooldown"
     assert "net -1.00 to 2.00" in totals_text({"trades": [], "rejected": {}, "totals": nothing | {"worst_net": -1.0, "best_net": 2.0}})
+    bare, named, apart = tmp_path / "X-1h.csv", tmp_path / "BTCUSDT-1h.csv", tmp_path / "apart.csv"
+    named.write_bytes(bare.read_bytes())
+    with pytest.raises(InputError, match="decisions of X, and bars in BTCUSDT-1h.csv, which is named after BTCUSDT"):
+        run_files(tmp_path / "decisions.csv", {"": named}, {}, tmp_path / "config.json")
+    for kept in (events.iloc[:1], events.iloc[[0, -1]], events.assign(funding_rate=0.1).set_axis(events.index + pd.Timedelta("400D"))):
+        kept.to_csv(apart)
+        with pytest.raises(InputError, match="a missing rate is not a zero"):
+            run_files(tmp_path / "decisions.csv", {"X": bare}, {"": apart}, tmp_path / "config.json")
     with pytest.raises(InputError, match="no such file"):
         run_files(tmp_path / "none.csv", {"X": tmp_path / "X-1h.csv"}, {}, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("keys", [
+    {"initial_equity_usd": float("inf")}, {"fee_bps": float("inf")}, {"size": {"notional_usd": float("inf")}}, {"size": {"contracts": 1e300}},
+    {"max_hold_bars": 10**20}, {"max_positions": 10**20}, {"cooldown_bars": 10**20}])
+def test_a_number_beyond_reason_is_refused_by_name(keys):
+    (name,) = keys
+    with pytest.raises(InputError, match=name):
+        config(**keys)

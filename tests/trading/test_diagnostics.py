@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from cryptoalgo.core.errors import InputError
 from cryptoalgo.trading.conditions import regimes
 from cryptoalgo.trading.diagnostics import NANO, cuts, diagnose, to_cents, waterfall, with_outcomes
 from cryptoalgo.trading.engine import PARTS
@@ -25,6 +27,18 @@ def test_cents_add_up_and_stay_near(table):
     assert np.abs(cents.sum(axis=0) - table.sum(axis=0)).max() <= 0.01 + 1e-6
     assert np.abs(cents.sum(axis=1) - table.sum(axis=1)).max() <= 0.01 + 1e-6
     assert abs(cents.sum() - table.sum()) <= 0.005 + 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6, 1e10])
+def test_large_sums_reconcile_too_and_what_cannot_is_refused(scale):
+    rng = np.random.default_rng(1)
+    trades = pd.DataFrame(rng.normal(0, scale, (200, 4)), columns=PARTS[:-1]).assign(net=0.0)
+    table = waterfall(trades, pd.Series(rng.integers(0, 4, 200)))
+    sums = trades[PARTS[:-1]].sum()
+    assert np.allclose(table.loc["total", PARTS[:-1]].astype(float), sums, rtol=0, atol=0.02 + 1e-13 * np.abs(trades.to_numpy()).sum())
+    assert table.loc["total", "net"] == pytest.approx(table.iloc[:-1]["net"].sum(), abs=0.005 + 1e-15 * scale)
+    with pytest.raises(InputError, match="to the cent"):
+        waterfall(trades * 1e17)
 
 
 @relaxed

@@ -65,6 +65,36 @@ def test_metrics_are_measured_or_none(case):
         assert m["win_rate"] is None and m["stop_loss_share"] is None and m["sharpe"] is None
 
 
+def doubling(days, size):
+    "Hourly bars that come to double their price, bought at the second and held to the end at no cost."
+    close = 100 * 2 ** np.linspace(0, 1, 24 * days)
+    close[24 * days // 2:] -= 60 * np.sin(np.linspace(0, np.pi, 24 * days - 24 * days // 2))  # with a fall on the way
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=pd.date_range("2024-01-01", periods=24 * days, freq="h", tz="UTC"))
+    decisions = pd.DataFrame({"event_time": bars.index[:1], "symbol": "X", "side": 1, "vol": 0.01})
+    result = backtest({"X": bars}, decisions, None, read_config({"fee_bps": 0, "slippage_bps": 0, "initial_equity_usd": 1000.0, "size": size}))
+    return bars, result
+
+
+def test_growth_and_falls_are_those_of_the_account_whether_it_compounds_or_not():
+    for size in ({"notional_usd": 1000}, {"profile": True, "position_size": 1.0, "leverage": 1.0, "vol_target": 0.01}):
+        result = doubling(200, size)[1]
+        m, equity = metrics(result), np.append(1000.0, result.equity["equity"].to_numpy())
+        assert m["ann_return_geometric"] == pytest.approx((equity[-1] / 1000) ** (365 / 200) - 1, rel=1e-9)
+        assert m["max_drawdown"] == pytest.approx((equity / np.maximum.accumulate(equity) - 1).min()) and m["max_drawdown"] < -0.05
+        assert m["calmar"] == pytest.approx(m["ann_return_geometric"] / -m["max_drawdown"])
+        days = np.append(1000.0, result.equity["equity"].groupby(result.equity.index.floor("D")).last().to_numpy())
+        falls = (days / np.maximum.accumulate(days) - 1)[1:]
+        assert m["ulcer"] == pytest.approx(np.sqrt(np.mean(falls**2)))
+
+
+@pytest.mark.parametrize("notional", [10, 1000, 1e6])
+def test_vectorbts_statistics_do_not_drown_in_cash(notional):
+    bars, result = doubling(30, {"notional_usd": notional})
+    book = to_vectorbt(result.trades, {"X": bars})
+    assert book.sharpe_ratio() == pytest.approx(to_vectorbt(doubling(30, {"notional_usd": 1000})[1].trades, {"X": bars}).sharpe_ratio(), rel=0.02)
+    assert book.total_return() * book.init_cash == pytest.approx(result.totals["net"], rel=1e-9) and book.max_drawdown() < -0.01
+
+
 def test_a_ruined_account_has_no_ratios():
     bars = pd.DataFrame({p: [100.0, 100.0, 10.0, 10.0] for p in ("open", "high", "low", "close")},
                         index=pd.date_range("2024-01-01", periods=4, freq="1d", tz="UTC", unit="ms", name="event_time"))
