@@ -86,6 +86,8 @@ def backtest_files(
 ) -> Backtest:
     "A backtest from files, as frames. Raises `InputError` on whatever is wrong in one of them."
     settings, table = read_config(read_yaml(config), config.name), read_decisions(decisions)
+    if len(bars) > 1 and "" in funding:
+        raise InputError(f"--funding {funding['']}: whose is it? with several coins write SYMBOL={funding['']}")
     if len(bars) == 1:  # one coin: every file is its own
         symbol = next(iter(bars)) or _symbol(table, next(iter(bars.values())))
         bars, funding = {symbol: next(iter(bars.values()))}, {name or symbol: path for name, path in funding.items()}

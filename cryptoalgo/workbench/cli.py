@@ -286,6 +286,8 @@ def _by_symbol(values: list[str], what: str) -> dict[str, Path]:
             raise InputError(f"{what} '{value}': with several coins write SYMBOL=FILE")
         if not file:
             raise InputError(f"{what} '{value}': no file is named; write SYMBOL=FILE")
+        if Path(file).is_dir():
+            raise InputError(f"{what} '{value}': {file} is a folder; name a file")
         if symbol in found:
             raise InputError(f"{what} names {symbol or 'the symbol'} twice; give each symbol one file")
         found[symbol] = Path(file)
