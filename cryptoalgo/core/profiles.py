@@ -108,13 +108,13 @@ class Costs(Section):
         self.of("contract_units", coin)
         if self.instrument == "spot" and rules.short:
             raise InputError(f"rules.short: {self.venue} is a spot market, nothing can be sold there that is not held; set rules.short=false")
-        size, most = rules.size, self.of("max_leverage", coin)
-        if size.get("profile"):
-            if (leverage := float(size.get("leverage") or 1.0)) > most:
-                raise InputError(f"rules.size.leverage = {leverage:g} for {coin}: {self.venue} allows {most:g}; set that or less")
-        elif float(size.get("notional_usd") or 0.0) > (limit := most * rules.initial_equity_usd):
-            raise InputError(f"rules.size.notional_usd = {size['notional_usd']:,.0f} for {coin}: {self.venue} allows {most:g} times an account of "
-                             f"{rules.initial_equity_usd:,.0f}; set {limit:,.0f} or less")
+        most, profile = self.of("max_leverage", coin), bool(rules.size.get("profile"))
+        leverage, notional = (float(rules.size.get(name) or 0.0) for name in ("leverage", "notional_usd"))
+        if profile and leverage > most:
+            raise InputError(f"rules.size.leverage = {leverage:g} for {coin}: {self.venue} allows {most:g}; set that or less")
+        if not profile and notional > most * rules.initial_equity_usd:
+            raise InputError(f"rules.size.notional_usd = {notional:,.0f} for {coin}: {self.venue} allows {most:g} times an account of "
+                             f"{rules.initial_equity_usd:,.0f}; set {most * rules.initial_equity_usd:,.0f} or less")
 
 
 def load_costs(
