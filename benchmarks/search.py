@@ -58,7 +58,8 @@ def timed(owner, name: str, kind: str) -> None:
 
 def given(trials: int):
     "Experiment, series and features of the simulated BTC."
-    params = resolve(ROOT / "params", load_issue(ROOT / "params" / "issues" / "001-demo.yaml"), "BTC", (f"search.trials={trials}", "search.n_folds=2", "search.patience=1000")  # all of them: a plateau would end it earlier)
+    sets = (f"search.trials={trials}", "search.n_folds=2", "search.patience=1000")  # all of them: a plateau would end it earlier
+    params = resolve(ROOT / "params", load_issue(ROOT / "params" / "issues" / "001-demo.yaml"), "BTC", sets)
     x = Experiment("BTC", "1h", params, load_costs(ROOT / "params" / "venues.yaml", params.costs), Span(0, 0))
     end = last_moment(x, None)
     x = replace(x, holdout=Span(end - 365 * 86_400_000, end))
