@@ -48,23 +48,7 @@ class Experiment:
     holdout: Span  # of the market; a preset reads its own length at the end of it
 
     def __post_init__(self) -> None:
-        embargo, horizon = self.params.splits.embargo_bars, self.params.labels.horizon_bars
-        if embargo < horizon:
-            raise InputError(f"splits.embargo_bars = {embargo} for {self.coin}: an embargo is at least the label's horizon; "
-                             f"set it to {horizon} or more")
-        r, kind = self.params.rules, self.params.labels.kind
-        if (r.side == "vote") != (kind == "direction_vote"):
-            raise InputError(f"rules.side = {r.side} with labels.kind = {kind} for {self.coin}: how likely the vote is right is what the label "
-                             "direction_vote teaches, and nothing else does; set rules.side=vote for it, and model for the others")
-        refuse_contradictions(r)
-        engine_config(self)
-        self.costs.allow(self.coin, r)
-        Model(self.params.model, self.params.seed)
-        v = self.params.validation
-        if v.holdout_days > v.holdout_interval_days:
-            raise InputError(f"validation.holdout_days = {v.holdout_days}: the holdout is {v.holdout_interval_days} days long; read that or less")
-        if self.coin == BITCOIN and "btc_close" in self.feature_set.inputs:
-            raise InputError(f"features of {BITCOIN}: cross_coin measures a coin against Bitcoin; leave it out of features.extra of {BITCOIN}")
+        _refuse_clashes(self)
 
     @property
     def symbol(self) -> str:
@@ -126,6 +110,27 @@ def engine_config(
         **{name: c.of(name, x.coin) for name in ("contract_units", "min_notional_usd", "maintenance_margin")},
         "leverage": None if profile else 1.0,  # other sizes are paid for in full
     }, f"rules of {x.coin}")
+
+# %% ../../nbs/5_research/50_series.ipynb #557f1c23
+def _refuse_clashes(x: Experiment) -> None:
+    "What cannot be meant together raises `InputError`."
+    embargo, horizon = x.params.splits.embargo_bars, x.params.labels.horizon_bars
+    if embargo < horizon:
+        raise InputError(f"splits.embargo_bars = {embargo} for {x.coin}: an embargo is at least the label's horizon; "
+                         f"set it to {horizon} or more")
+    r, kind = x.params.rules, x.params.labels.kind
+    if (r.side == "vote") != (kind == "direction_vote"):
+        raise InputError(f"rules.side = {r.side} with labels.kind = {kind} for {x.coin}: how likely the vote is right is what the label "
+                         "direction_vote teaches, and nothing else does; set rules.side=vote for it, and model for the others")
+    refuse_contradictions(r)
+    engine_config(x)
+    x.costs.allow(x.coin, r)
+    Model(x.params.model, x.params.seed)
+    v = x.params.validation
+    if v.holdout_days > v.holdout_interval_days:
+        raise InputError(f"validation.holdout_days = {v.holdout_days}: the holdout is {v.holdout_interval_days} days long; read that or less")
+    if x.coin == BITCOIN and "btc_close" in x.feature_set.inputs:
+        raise InputError(f"features of {BITCOIN}: cross_coin measures a coin against Bitcoin; leave it out of features.extra of {BITCOIN}")
 
 # %% ../../nbs/5_research/50_series.ipynb #06380bef
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Stage(NamedTuple):
     whole: Callable[[Any], bool] | None = None  # whether a kept result need not be gone on with; None = it never need
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #38b0e2ba
-class Holder(ABC):
-    "Something with a folder in the report, on which stages are run: a coin at a timeframe, or a basket of them."
+class _Staged(ABC):
+    "Something that has stages, and a place where their results are kept."
     folder: Path
     settings: Settings
     force: bool
@@ -87,6 +87,10 @@ class Holder(ABC):
         if name not in self.stages:
             raise InputError(f"stage '{name}': there is no such stage{nearest(name, self.stages)}")
         return self.stages[name]
+
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #359c34e7
+class Holder(_Staged):
+    "Something with a folder in the report, on which stages are run: a coin at a timeframe, or a basket of them."
 
     @property
     def state(self) -> dict[str, Any]:
@@ -147,10 +151,10 @@ UNIT_STAGES: Mapping[str, Stage] = {
                       lambda unit, data, train, backtest: validate(unit.experiment, data, train, backtest, unit.raw_exam, unit.record)),
 }
 
-# %% ../../nbs/6_workbench/63_pipeline.ipynb #6d62a872
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #4b34acd3
 @dataclass(frozen=True, repr=False)
-class Unit(Holder):
-    "One coin at one timeframe of one issue."
+class _Asked(Holder):
+    "What a unit is, and what its search made of it."
     issue: int
     title: str
     asked: Experiment  # as the parameters state it
@@ -161,14 +165,6 @@ class Unit(Holder):
     threads: int = 1  # that a search may use
 
     file_name = "unit.json"
-
-    @property
-    def stages(self) -> Mapping[str, Stage]:
-        "By name, in order; a search only where there is something to search."
-        if not self.asked.searches:
-            return {name: stage for name, stage in UNIT_STAGES.items() if name != "optimize"}
-        train = UNIT_STAGES["train"]
-        return {**UNIT_STAGES, "train": train._replace(needs=(*train.needs, "optimize"))}
 
     @property
     def experiment(self) -> Experiment:
@@ -184,6 +180,11 @@ class Unit(Holder):
         "Where the studies of a search are kept."
         return f"sqlite:///{self.folder / 'optuna.db'}"
 
+    @property
+    def ledger(self) -> Ledger:
+        "The trial ledger of this workbench."
+        return Ledger(self.settings.path(self.settings.data_dir) / "ledger.jsonl")
+
     def __repr__(self) -> str:
         mark = "SIMULATED · " if self.asked.simulated else ""
         return f"{mark}issue {self.issue} · {self.label} · {self.title}"
@@ -198,65 +199,9 @@ class Unit(Holder):
         "Whether the prices are invented."
         return self.asked.simulated
 
-    def write(self) -> Path:
-        "Write the unit's file; `open_holder` reads it."
-        x = self.asked
-        return write_json(self.folder / self.file_name, {
-            "issue": self.issue, "title": self.title, "coin": x.coin, "timeframe": x.timeframe, "params": x.params,
-            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "threads": self.threads, "home": self.settings.home})
-
-    @property
-    def drawn_by(self) -> str:
-        "Criteria and red flags too: they are told of a result, not part of it."
-        v = self.experiment.params.validation
-        return digest([super().drawn_by, v.criteria, v.red_flags])
-
-    @cached_property
-    def store(self) -> Store | None:
-        "The market database; None for a simulated market."
-        return None if self.asked.simulated else Store(self.settings.database_url)
-
-    @cached_property
-    def raw(self) -> Raw:
-        "Raw series up to the holdout, which must be the one that the ledger fixed."
-        x = self.experiment
-        if self.ledger.view().holdout(x.market) != x.holdout:
-            raise GateError(f"{self!r}: the ledger fixed another holdout of {x.market}, or none; start with `cryptoalgo run`")
-        return _read(self, None, x.holdout.start_ms)
-
-    @cached_property
-    def raw_exam(self) -> Raw:
-        "Raw series of the holdout and of the warm-up before it, for a candidate whose read the ledger knows."
-        exam = self.experiment.exam
-        if not self.ledger.view(self.head).find("holdout_read", trial_id=self.trial().id, start_ms=exam.start_ms, end_ms=exam.end_ms):
-            raise GateError(f"{self!r}: the ledger does not know that this candidate reads the holdout; `cryptoalgo run` counts it first")
-        return _read(self, warm_start(self.experiment), exam.end_ms)
-
-    @property
-    def ledger(self) -> Ledger:
-        "The trial ledger of this workbench."
-        return Ledger(self.settings.path(self.settings.data_dir) / "ledger.jsonl")
-
-    @cached_property
-    def record(self) -> Record:
-        "What the ledger says of this coin, up to the head."
-        x, view = self.experiment, self.ledger.view(self.head)
-        reads = {tuple(e.body[k] for k in ("trial_id", "start_ms", "end_ms")) for e in view.find("holdout_read", coin=x.coin, market=x.market)}
-        return record_of(view.trials_for(x.coin, x.market, *dataset.span_of(x, self.load("data"))), len(reads))
-
-    def key(self, name: str) -> str:
-        stage, x = self.stage(name), self.asked if name in ("data", "features", "optimize") else self.experiment
-        own: dict[str, Any] = {section: getattr(x.params, section) for section in stage.sections}
-        if "costs" in own:
-            own["costs"] = x.costs
-        if name == "data":
-            own["raw"] = self.raw.digest
-        if name == "features":
-            own["set"] = x.feature_set.digest
-        if name == "validate":
-            own |= {"raw": self.raw_exam.digest, "record": self.record}
-        needs = [self.state[need]["key"] for need in stage.needs]
-        return digest([name, x.coin, x.timeframe, list(x.holdout), own, needs, code_digest(*stage.code), environment()])
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #344ef969
+class _Counts(_Asked):
+    "What of a unit the ledger counts."
 
     def searched(self) -> list[Trial]:
         "The trials of the search as the ledger counts them; none where nothing was searched."
@@ -282,11 +227,81 @@ class Unit(Holder):
         return Trial(digest(code), data.raw_digest, digest(asked), x.market, x.coin, x.timeframe, f"issue-{self.issue}", state,
                      *dataset.span_of(x, data), daily)
 
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #7257e4b2
+class _Reads(_Counts):
+    "What a unit is handed of series and ledger, and no more."
 
-def _read(unit: Unit, start_ms: int | None, end_ms: int) -> Raw:
-    "What a unit's series hold of a stretch of time."
-    contracts: dict[str, Contract] = load_contracts(unit.settings.path(unit.settings.params_dir) / "contracts")
-    return read_raw(unit.experiment, unit.store, contracts, start_ms, end_ms)
+    @cached_property
+    def store(self) -> Store | None:
+        "The market database; None for a simulated market."
+        return None if self.asked.simulated else Store(self.settings.database_url)
+
+    @cached_property
+    def raw(self) -> Raw:
+        "Raw series up to the holdout, which must be the one that the ledger fixed."
+        x = self.experiment
+        if self.ledger.view().holdout(x.market) != x.holdout:
+            raise GateError(f"{self!r}: the ledger fixed another holdout of {x.market}, or none; start with `cryptoalgo run`")
+        return self._read(None, x.holdout.start_ms)
+
+    @cached_property
+    def raw_exam(self) -> Raw:
+        "Raw series of the holdout and of the warm-up before it, for a candidate whose read the ledger knows."
+        exam = self.experiment.exam
+        if not self.ledger.view(self.head).find("holdout_read", trial_id=self.trial().id, start_ms=exam.start_ms, end_ms=exam.end_ms):
+            raise GateError(f"{self!r}: the ledger does not know that this candidate reads the holdout; `cryptoalgo run` counts it first")
+        return self._read(warm_start(self.experiment), exam.end_ms)
+
+    @cached_property
+    def record(self) -> Record:
+        "What the ledger says of this coin, up to the head."
+        x, view = self.experiment, self.ledger.view(self.head)
+        reads = {tuple(e.body[k] for k in ("trial_id", "start_ms", "end_ms")) for e in view.find("holdout_read", coin=x.coin, market=x.market)}
+        return record_of(view.trials_for(x.coin, x.market, *dataset.span_of(x, self.load("data"))), len(reads))
+
+    def _read(self, start_ms: int | None, end_ms: int) -> Raw:
+        "What its series hold of a stretch of time."
+        contracts: dict[str, Contract] = load_contracts(self.settings.path(self.settings.params_dir) / "contracts")
+        return read_raw(self.experiment, self.store, contracts, start_ms, end_ms)
+
+# %% ../../nbs/6_workbench/63_pipeline.ipynb #7c538525
+class Unit(_Reads):
+    "One coin at one timeframe of one issue."
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        "By name, in order; a search only where there is something to search."
+        if not self.asked.searches:
+            return {name: stage for name, stage in UNIT_STAGES.items() if name != "optimize"}
+        train = UNIT_STAGES["train"]
+        return {**UNIT_STAGES, "train": train._replace(needs=(*train.needs, "optimize"))}
+
+    @property
+    def drawn_by(self) -> str:
+        "Criteria and red flags too: they are told of a result, not part of it."
+        v = self.experiment.params.validation
+        return digest([super().drawn_by, v.criteria, v.red_flags])
+
+    def key(self, name: str) -> str:
+        stage, x = self.stage(name), self.asked if name in ("data", "features", "optimize") else self.experiment
+        own: dict[str, Any] = {section: getattr(x.params, section) for section in stage.sections}
+        if "costs" in own:
+            own["costs"] = x.costs
+        if name == "data":
+            own["raw"] = self.raw.digest
+        if name == "features":
+            own["set"] = x.feature_set.digest
+        if name == "validate":
+            own |= {"raw": self.raw_exam.digest, "record": self.record}
+        needs = [self.state[need]["key"] for need in stage.needs]
+        return digest([name, x.coin, x.timeframe, list(x.holdout), own, needs, code_digest(*stage.code), environment()])
+
+    def write(self) -> Path:
+        "Write the unit's file; `open_holder` reads it."
+        x = self.asked
+        return write_json(self.folder / self.file_name, {
+            "issue": self.issue, "title": self.title, "coin": x.coin, "timeframe": x.timeframe, "params": x.params,
+            "costs": x.costs, "holdout": list(x.holdout), "force": self.force, "head": self.head, "threads": self.threads, "home": self.settings.home})
 
 # %% ../../nbs/6_workbench/63_pipeline.ipynb #1bf8c52f
 @dataclass(frozen=True, repr=False)
